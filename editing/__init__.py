@@ -1,0 +1,1 @@
+"""How does a code become another code? Directions, mixing, interpolation, spatial blending."""

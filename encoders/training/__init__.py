@@ -1,0 +1,1 @@
+"""How does an encoder learn? Data, losses and the loop."""

@@ -1,0 +1,1 @@
+"""How does a code become an image? Generator networks, their ops, and the latent types."""

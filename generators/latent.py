@@ -1,0 +1,92 @@
+"""What is a latent code? The two forms that every generator's ``synthesis`` takes, and how one becomes the other.
+
+``w_plus`` is one tensor (batch, num_ws, w_dim). A *stylemap* is a tuple with one map (batch, w_dim, h, w) per layer, where
+each layer may have a size of its own (Honda et al.; Hong et al. 2020, arXiv:2006.05394). A w_plus is a stylemap whose maps
+are all 1x1, so code that is written for maps serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from generators.errors import LatentMismatch
+
+WPlus: TypeAlias = Float[Tensor, "batch num_ws w_dim"]
+StyleMap: TypeAlias = Float[Tensor, "batch w_dim height width"]
+StyleMaps: TypeAlias = Sequence[StyleMap]
+Latent: TypeAlias = WPlus | StyleMaps
+
+COARSE, MIDDLE, FINE = slice(0, 4), slice(4, 8), slice(8, None)
+"""Layers of 4-8 px, 16-32 px and from 64 px on, in every StyleGAN2 (Karras et al. 2019, arXiv:1812.04948, section 3)."""
+
+
+def space_of(latent: Latent) -> str:
+    """Name the space of a latent: ``"w_plus"`` for one tensor, ``"stylemap"`` for a sequence of maps."""
+    return "w_plus" if isinstance(latent, Tensor) else "stylemap"
+
+
+def as_stylemaps(latent: Latent) -> tuple[StyleMap, ...]:
+    """View a latent as one map per layer; a w_plus becomes 1x1 maps."""
+    if isinstance(latent, Tensor):
+        return tuple(w[:, :, None, None] for w in latent.unbind(1))
+    return tuple(latent)
+
+
+def map_layers(latent: Latent, function: Callable[[int, StyleMap], StyleMap]) -> Latent:
+    """Apply ``function(layer, map)`` to every layer and return a latent of the same space."""
+    maps = tuple(function(layer, style_map) for layer, style_map in enumerate(as_stylemaps(latent)))
+    if isinstance(latent, Tensor):
+        return torch.stack([style_map[:, :, 0, 0] for style_map in maps], dim=1)
+    return maps
+
+
+def batch_size(latent: Latent) -> int:
+    """Return how many codes a latent holds."""
+    return latent.shape[0] if isinstance(latent, Tensor) else latent[0].shape[0]
+
+
+def select(latent: Latent, index: int | slice) -> Latent:
+    """Return some codes of the batch, still as a batch."""
+    rows = slice(index, index + 1 or None) if isinstance(index, int) else index
+    return latent[rows] if isinstance(latent, Tensor) else tuple(style_map[rows] for style_map in latent)
+
+
+def concatenate(latents: Sequence[Latent]) -> Latent:
+    """Join batches of codes of one space and shape.
+
+    Raises:
+        LatentMismatch: no latents, or latents of different spaces.
+    """
+    spaces = {space_of(latent) for latent in latents}
+    if len(spaces) != 1:
+        raise LatentMismatch(f"cannot concatenate latents of the spaces {sorted(spaces) or 'none'}: give one space only")
+    if spaces == {"w_plus"}:
+        return torch.cat([latent for latent in latents if isinstance(latent, Tensor)])
+    return tuple(torch.cat(layer) for layer in zip(*(as_stylemaps(latent) for latent in latents), strict=True))
+
+
+def check_latent(latent: Latent, num_ws: int, w_dim: int) -> tuple[StyleMap, ...]:
+    """Check a latent against a generator's layers and width, and return it as maps.
+
+    Raises:
+        LatentMismatch: the number of layers, the width or the batch sizes do not fit.
+    """
+    if isinstance(latent, Tensor) and latent.ndim != 3:
+        raise LatentMismatch(
+            f"expected a w_plus of shape (batch, {num_ws}, {w_dim}) or {num_ws} stylemaps, got a tensor of shape "
+            f"{tuple(latent.shape)}; repeat a W code with w[:, None].repeat(1, {num_ws}, 1)"
+        )
+    maps = as_stylemaps(latent)
+    if len(maps) != num_ws:
+        raise LatentMismatch(f"this generator takes {num_ws} styles, the latent has {len(maps)}")
+    for layer, style_map in enumerate(maps):
+        if style_map.ndim != 4 or style_map.shape[1] != w_dim or style_map.shape[0] != maps[0].shape[0]:
+            raise LatentMismatch(
+                f"layer {layer}: expected a map of shape ({maps[0].shape[0]}, {w_dim}, h, w), got {tuple(style_map.shape)}"
+            )
+    return maps

@@ -1,0 +1,79 @@
+"""How is an OpenVINO IR read? Just enough of the format to take the constants out of MobileStyleGAN's two networks.
+
+The XML lists layers and edges; constants point into a ``.bin`` beside it. Nothing is executed, the XML goes through
+``defusedxml``, and every offset is checked against the size of the ``.bin``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from defusedxml import ElementTree
+from torch import Tensor
+
+from pretrained.errors import BrokenFile
+
+DTYPES = {"f32": np.dtype("<f4"), "i64": np.dtype("<i8"), "i32": np.dtype("<i4")}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One node of the graph."""
+
+    id: str
+    name: str
+    type: str
+    inputs: list[str]
+    """Ids of the layers that feed it, in the order of its ports."""
+    value: Tensor | None
+    """What a constant holds."""
+
+
+class Graph:
+    """A network as its layers, by id and by name, and who uses whom."""
+
+    def __init__(self, xml: bytes, weights: bytes) -> None:
+        root = ElementTree.fromstring(xml)
+        edges: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        self.users: dict[str, list[str]] = defaultdict(list)
+        for edge in root.iter("edge"):
+            edges[edge.attrib["to-layer"]].append((int(edge.attrib["to-port"]), edge.attrib["from-layer"]))
+            self.users[edge.attrib["from-layer"]].append(edge.attrib["to-layer"])
+        self.layers: dict[str, Layer] = {}
+        for node in root.iter("layer"):
+            key, kind = node.attrib["id"], node.attrib["type"]
+            inputs = [source for _, source in sorted(edges[key])]
+            value = self._constant(node.find("data").attrib, weights) if kind == "Const" else None
+            self.layers[key] = Layer(key, node.attrib["name"], kind, inputs, value)
+        self.by_name = {layer.name: layer for layer in self.layers.values()}
+
+    @staticmethod
+    def _constant(data: dict[str, str], weights: bytes) -> Tensor:
+        shape = tuple(int(n) for n in data["shape"].split(",") if n.strip())
+        dtype, offset, size = DTYPES[data["element_type"]], int(data["offset"]), int(data["size"])
+        if offset < 0 or size != math.prod(shape) * dtype.itemsize or offset + size > len(weights):
+            raise BrokenFile(f"OpenVINO constant of shape {shape} at {offset} does not fit its file of {len(weights)} bytes")
+        return torch.from_numpy(np.frombuffer(weights, dtype, math.prod(shape), offset).reshape(shape).copy())
+
+    def constant(self, name: str) -> Tensor:
+        """Return the constant of a name."""
+        layer = self.by_name.get(name)
+        if layer is None or layer.value is None:
+            raise BrokenFile(f"OpenVINO network has no constant {name!r}")
+        return layer.value
+
+    def next(self, layer: Layer, *types: str) -> Layer | None:
+        """Return the only user of a layer that has one of the types, if there is one."""
+        found = [self.layers[user] for user in self.users[layer.id] if self.layers[user].type in types]
+        return found[0] if len(found) == 1 else None
+
+    def operand(self, layer: Layer) -> Tensor:
+        """Return the one constant input of a layer."""
+        values = [value for source in layer.inputs if (value := self.layers[source].value) is not None]
+        if len(values) != 1:
+            raise BrokenFile(f"OpenVINO layer {layer.name!r} has {len(values)} constant inputs, expected 1")
+        return values[0]

@@ -1,0 +1,1 @@
+"""The weights that ship with the toolkit, each with a model card."""
