@@ -45,7 +45,7 @@ class MappingNetwork(nn.Module):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> WPlus:
-        """Map z to w_plus; ``truncation_psi`` in [0, 1] pulls the first ``truncation_cutoff`` layers (None: all) to w_avg."""
+        """Map z to w_plus; ``truncation_psi`` in [0, 1] pulls the first ``truncation_cutoff`` layers (all) to w_avg."""
         w_plus = self.w(z)[:, None].repeat(1, self.num_ws, 1)
         if truncation_psi == 1:
             return w_plus

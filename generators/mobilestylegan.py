@@ -8,18 +8,18 @@ with a stylemap, per pixel).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from generators.base import Generator, NoiseMode
 from generators.latent import Latent, StyleMap, check_latent
 from generators.mapping import MappingNetwork
 from generators.ops import inverse_haar, modulate
 
-NoiseMode: TypeAlias = Literal["const", "random", "none"]
 Features: TypeAlias = Float[Tensor, "batch c height width"]
 
 
@@ -156,7 +156,7 @@ class MobileSynthesis(nn.Module):
         return self.to_image(x, check_latent(latent, self.num_ws, self.w_dim)[-1])
 
 
-class MobileStyleGAN(nn.Module):
+class MobileStyleGAN(Generator):
     """The whole generator: ``mapping`` and ``synthesis``.
 
     W+ has 2 vectors for every block (its up-sampling shares one with its first convolution), one for the first convolution
@@ -177,14 +177,3 @@ class MobileStyleGAN(nn.Module):
         self.z_dim, self.w_dim = z_dim, w_dim
         self.num_ws, self.img_resolution = self.synthesis.num_ws, self.synthesis.img_resolution
         self.mapping = MappingNetwork(z_dim, w_dim, self.num_ws, mapping_layers)
-
-    @property
-    def w_avg(self) -> Float[Tensor, " w_dim"]:
-        """The mean of W, where truncation, encoders and the projector start from."""
-        return self.mapping.w_avg
-
-    def forward(
-        self, z: Float[Tensor, "batch z_dim"], truncation_psi: float = 1.0, truncation_cutoff: int | None = None
-    ) -> Float[Tensor, "batch 3 height width"]:
-        """Draw images of random faces."""
-        return self.synthesis(self.mapping(z, truncation_psi, truncation_cutoff))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from generators.mobilestylegan import MobileStyleGAN
+from generators.mapping import MappingNetwork
 from pretrained.errors import BrokenFile
 from pretrained.openvino import Graph, Layer
 
@@ -18,11 +18,8 @@ W_AVG_SAMPLES = 65536
 
 def convert_mobilestylegan(
     mapping_xml: bytes, mapping_bin: bytes, synthesis_xml: bytes, synthesis_bin: bytes
-) -> tuple[dict[str, Tensor], dict[str, int | list[int]]]:
-    """Read the two OpenVINO networks.
-
-    Returns:
-        The state dict of a ``MobileStyleGAN`` and the constructor arguments that it needs.
+) -> dict[str, Tensor]:
+    """Read the two OpenVINO networks and return the state dict of a ``MobileStyleGAN``.
 
     Raises:
         BrokenFile: the files do not hold that architecture.
@@ -34,14 +31,14 @@ def convert_mobilestylegan(
     for k in range(num_blocks):
         block = f"synthesis.blocks.{k}"
         _copy_affine(state, synthesis, f"{block}.up_modulation", f"m.layers.{k}.up")
-        for conv in ("conv1", "conv2"):
-            source = f"m.layers.{k}.{conv}"
-            _copy_affine(state, synthesis, f"{block}.{conv}.modulation", f"{source}.conv")
+        for layer in ("conv1", "conv2"):
+            source = f"m.layers.{k}.{layer}"
+            _copy_affine(state, synthesis, f"{block}.{layer}.modulation", f"{source}.conv")
             depthwise = synthesis.by_name[f"{source}.conv.weight_dw"]
-            state[f"{block}.{conv}.depthwise.weight"] = synthesis.constant(depthwise.name)[:, 0]
+            state[f"{block}.{layer}.depthwise.weight"] = synthesis.constant(depthwise.name)[:, 0]
             pointwise = _follow(synthesis, depthwise, "GroupConvolution", "Convolution")
-            state[f"{block}.{conv}.pointwise.weight"] = synthesis.operand(pointwise)
-            _copy_activation(state, synthesis, f"{block}.{conv}.activation", pointwise)
+            state[f"{block}.{layer}.pointwise.weight"] = synthesis.operand(pointwise)
+            _copy_activation(state, synthesis, f"{block}.{layer}.activation", pointwise)
     _copy_affine(state, synthesis, "synthesis.conv1.modulation", "m.conv1.conv")
     first = _follow(synthesis, synthesis.by_name["m.conv1.bias"], "Add")
     noisy = _input_of_type(synthesis, first, "Add")
@@ -52,28 +49,19 @@ def convert_mobilestylegan(
     _copy_affine(state, synthesis, "synthesis.to_image.modulation", f"{image}.conv")
     state["synthesis.to_image.conv.weight"] = synthesis.constant(f"{image}.conv.weight")
     state["synthesis.to_image.conv.bias"] = synthesis.constant(f"{image}.bias").reshape(-1)
-    arguments: dict[str, int | list[int]] = {
-        "channels": [state[f"synthesis.blocks.{k}.conv2.pointwise.weight"].shape[0] for k in range(num_blocks)],
-        "const_channels": state["synthesis.const"].shape[1],
-        "z_dim": state["mapping.layers.0.weight"].shape[1],
-        "w_dim": state["mapping.layers.0.weight"].shape[0],
-        "mapping_layers": sum(name.startswith("mapping.layers") for name in state) // 2,
-    }
-    state["mapping.w_avg"] = mean_w(state, arguments)
-    return state, arguments
+    state["mapping.w_avg"] = mean_w(state)
+    return state
 
 
-def mean_w(state: dict[str, Tensor], arguments: dict[str, int | list[int]]) -> Tensor:
+def mean_w(state: dict[str, Tensor]) -> Tensor:
     """Return the mean of W over many z with a fixed seed; the published files do not hold it."""
-    generator = MobileStyleGAN(**arguments)  # type: ignore[arg-type]
-    generator.mapping.load_state_dict(
-        {name.removeprefix("mapping."): value for name, value in state.items() if name.startswith("mapping.")}, strict=False
-    )
-    z = torch.randn(W_AVG_SAMPLES, generator.z_dim, generator=torch.Generator().manual_seed(0))
+    layers = {name.removeprefix("mapping."): value for name, value in state.items() if name.startswith("mapping.")}
+    w_dim, z_dim = layers["layers.0.weight"].shape
+    mapping = MappingNetwork(z_dim, w_dim, num_layers=len(layers) // 2)
+    mapping.load_state_dict(layers | {"w_avg": torch.zeros(w_dim)})
+    z = torch.randn(W_AVG_SAMPLES, z_dim, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        total = sum(
-            (generator.mapping.w(part).double().sum(0) for part in z.split(4096)), torch.zeros(generator.w_dim).double()
-        )
+        total = torch.stack([mapping.w(part).double().sum(0) for part in z.split(4096)]).sum(0)
     return (total / W_AVG_SAMPLES).float()
 
 

@@ -1,0 +1,75 @@
+"""What does an encoder see? A compact backbone for CPUs that gives features at three strides."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Fire(nn.Module):
+    """Squeeze to a few channels, expand by 1x1 and 3x3 convolutions side by side."""
+
+    def __init__(self, in_channels: int, squeeze: int, expand: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(in_channels, squeeze, 1)
+        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
+        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch two_expand h w"]:
+        """Return both expansions side by side."""
+        x = F.relu(self.squeeze(x))
+        return F.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1))
+
+
+class SqueezeBackbone(nn.Module):
+    """SqueezeNet 1.1 without its classifier: 0.4 billion multiplications for a 256 px face.
+
+    Tensor names are torchvision's (``features.N...``), so that ImageNet weights can start a training. Unlike torchvision's,
+    the first convolution is padded, which makes 256 px come out at 64, 32 and 16.
+
+    Reference: Iandola et al. 2016, arXiv:1602.07360.
+    """
+
+    out_channels = (128, 256, 512)
+    """Channels of the features at strides 4, 8 and 16."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.features = nn.ModuleList(
+            [
+                nn.Conv2d(3, 64, 3, stride=2, padding=1),
+                nn.ReLU(),
+                pool,
+                Fire(64, 16, 64),
+                Fire(128, 16, 64),
+                pool,
+                Fire(128, 32, 128),
+                Fire(256, 32, 128),
+                pool,
+                Fire(256, 48, 192),
+                Fire(384, 48, 192),
+                Fire(384, 64, 256),
+                Fire(512, 64, 256),
+            ]
+        )
+        # ImageNet's mean and spread, for images in [-1, 1] instead of [0, 1].
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188])[:, None, None], persistent=False)
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450])[:, None, None], persistent=False)
+
+    def forward(
+        self, image: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[Float[Tensor, "batch 128 h4 w4"], Float[Tensor, "batch 256 h8 w8"], Float[Tensor, "batch 512 h16 w16"]]:
+        """Return features at strides 4, 8 and 16 of an image in [-1, 1]."""
+        x = (image - self.shift) / self.scale
+        taps = []
+        for i, layer in enumerate(self.features):
+            x = layer(x)
+            if i in (4, 7, 12):
+                taps.append(x)
+        return taps[0], taps[1], taps[2]

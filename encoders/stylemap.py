@@ -1,0 +1,121 @@
+"""The StyleMap encoder: an image becomes a code that keeps, in its coarse layers, where things are.
+
+Reference: Honda et al., "Image Editing and Evaluation by GAN Inversion using StyleMap", section 3. As in pSp (Richardson et
+al. 2021, arXiv:2008.00951) a feature pyramid feeds three levels of layers; but the heads (Map2Map) stop their down-sampling
+early, so that the coarse and middle levels end in small maps of styles instead of vectors.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from encoders.backbone import SqueezeBackbone
+from generators.base import Identity
+from generators.latent import COARSE, FINE, MIDDLE, Latent, StyleMap
+
+Image256 = Float[Tensor, "batch 3 256 256"]
+
+
+class DownBlock(nn.Module):
+    """Halve a feature map: a strided convolution beside a pooled shortcut."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        nn.init.zeros_(self.conv2.weight)  # Starts as a plain pooled projection, which trains from the first step on.
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch out_c half_h half_w"]:
+        """Return half the size."""
+        y = self.conv2(F.leaky_relu(self.conv1(F.leaky_relu(x, 0.2)), 0.2))
+        return y + self.shortcut(F.avg_pool2d(x, 2))
+
+
+class Map2Map(nn.Module):
+    """Turn a level's features into style maps of ``size`` px, one for each of its layers.
+
+    Three halvings, as in Honda et al. figure 3; what is left (none for the coarse and middle sizes) is pooled.
+    """
+
+    def __init__(self, in_channels: int, num_layers: int, size: int, w_dim: int, width: int) -> None:
+        super().__init__()
+        self.num_layers, self.size, self.w_dim = num_layers, size, w_dim
+        widths = (in_channels, width // 2, width, width)
+        self.down = nn.Sequential(*(DownBlock(a, b) for a, b in pairwise(widths)))
+        self.mix = nn.Conv2d(width, width, 1)
+        self.to_styles = nn.Conv2d(width, num_layers * w_dim, 1)
+        # The first codes are w_avg plus little: a face from the first step on.
+        nn.init.normal_(self.to_styles.weight, std=0.1 / width**0.5)
+        nn.init.zeros_(self.to_styles.get_parameter("bias"))
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> list[StyleMap]:
+        """Return one map a layer, as offsets from ``w_avg``."""
+        x = F.adaptive_avg_pool2d(F.leaky_relu(self.down(x), 0.2), self.size)
+        styles = self.to_styles(F.leaky_relu(self.mix(x), 0.2))
+        return list(styles.unflatten(1, (self.num_layers, self.w_dim)).unbind(1))
+
+
+class StyleMapEncoder(nn.Module):
+    """Encode a 256 px face as a stylemap: coarse and middle layers as maps, fine layers as vectors.
+
+    With ``sizes=(1, 1, 1)`` it is pSp on the same backbone and returns a w_plus.
+    """
+
+    input_resolution = 256
+    w_avg: Tensor
+    identity: Identity = Identity()
+    """The generator whose codes it gives."""
+
+    def __init__(
+        self,
+        num_ws: int = 16,  # Layers of the generator.
+        w_dim: int = 512,  # Width of a style.
+        sizes: tuple[int, int, int] = (2, 4, 1),  # Side of the coarse, middle and fine style maps.
+        pyramid_channels: tuple[int, int, int] = (256, 192, 128),  # Of the coarse, middle and fine level.
+        width: int = 256,  # Channels at the end of each head.
+    ) -> None:
+        super().__init__()
+        self.num_ws, self.w_dim, self.sizes = num_ws, w_dim, tuple(sizes)
+        self.pyramid_channels, self.width = tuple(pyramid_channels), width
+        coarse, middle, fine = pyramid_channels
+        c1, c2, c3 = SqueezeBackbone.out_channels
+        self.backbone = SqueezeBackbone()
+        self.top = nn.Conv2d(c3, coarse, 1)
+        self.lateral2, self.lateral1 = nn.Conv2d(c2, middle, 1), nn.Conv2d(c1, fine, 1)
+        self.down2, self.down1 = nn.Conv2d(coarse, middle, 1), nn.Conv2d(middle, fine, 1)
+        counts = [len(range(num_ws)[level]) for level in (COARSE, MIDDLE, FINE)]
+        self.heads = nn.ModuleList(
+            Map2Map(channels, count, size, w_dim, width)
+            for channels, count, size in zip(pyramid_channels, counts, sizes, strict=True)
+        )
+        self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    @property
+    def space(self) -> Literal["w_plus", "stylemap"]:
+        """The space of the codes it returns."""
+        return "w_plus" if set(self.sizes) == {1} else "stylemap"
+
+    def features(
+        self, image: Image256
+    ) -> tuple[Float[Tensor, "batch c1 64 64"], Float[Tensor, "batch c2 32 32"], Float[Tensor, "batch c3 16 16"]]:
+        """Return the backbone's features at strides 4, 8 and 16; a perceptual distance can be taken in them."""
+        return self.backbone(image)
+
+    def forward(self, image: Image256) -> Latent:
+        """Encode faces in [-1, 1], aligned like FFHQ."""
+        c1, c2, c3 = self.backbone(image)
+        p3 = self.top(c3)
+        p2 = self.lateral2(c2) + self.down2(F.interpolate(p3, scale_factor=2, mode="bilinear", align_corners=False))
+        p1 = self.lateral1(c1) + self.down1(F.interpolate(p2, scale_factor=2, mode="bilinear", align_corners=False))
+        offset = self.w_avg[:, None, None]
+        maps = [style + offset for head, level in zip(self.heads, (p3, p2, p1), strict=True) for style in head(level)]
+        if self.space == "w_plus":
+            return torch.stack([style[:, :, 0, 0] for style in maps], dim=1)
+        return tuple(maps)

@@ -1,0 +1,57 @@
+"""How does training see a face without drawing all of it? A small head that turns mid-size features into an image.
+
+Most of a generator's time goes into its last resolutions, which an image loss at 256 px hardly sees. The head reads the
+features of one resolution and the styles of all layers behind it, and is fitted to what the whole generator draws.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from generators.base import Generator, NoiseMode
+from generators.latent import Latent, check_latent
+from generators.mobilestylegan import MobileStyleGAN
+from generators.ops import inverse_haar, modulate
+
+
+class PreviewHead(nn.Module):
+    """Turn a generator's features of ``resolution`` px into an image of twice that size."""
+
+    def __init__(
+        self,
+        resolution: int,  # Of the features that the head reads.
+        in_channels: int,  # Of those features.
+        num_styles: int,  # Layers behind them, whose styles still change colours and texture.
+        w_dim: int = 512,  # Width of a style.
+        width: int = 64,  # Channels inside the head.
+    ) -> None:
+        super().__init__()
+        self.resolution, self.in_channels, self.num_styles = resolution, in_channels, num_styles
+        self.affine = nn.Linear(num_styles * w_dim, in_channels + width)
+        nn.init.normal_(self.affine.weight, std=0.01)
+        nn.init.ones_(self.affine.bias)
+        self.squeeze = nn.Conv2d(in_channels, width, 1)
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.bands = nn.Conv2d(width, 12, 3, padding=1)
+
+    @classmethod
+    def for_generator(cls, generator: MobileStyleGAN, resolution: int) -> PreviewHead:
+        """Build the head that fits a generator's features of one resolution."""
+        num_blocks = resolution.bit_length() - 3
+        channels = generator.channels[num_blocks - 1]
+        return cls(resolution, channels, generator.num_ws - (2 * num_blocks + 1), generator.w_dim)
+
+    def forward(
+        self, generator: Generator, latent: Latent, noise_mode: NoiseMode = "const"
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Draw a latent at twice the head's resolution, in [-1, 1]; gradients flow to the latent."""
+        x = generator.synthesis.features(latent, self.resolution, noise_mode)
+        maps = check_latent(latent, generator.num_ws, generator.w_dim)[-self.num_styles :]
+        vectors = torch.cat([style_map.mean((2, 3)) for style_map in maps], dim=1)
+        outer, inner = self.affine(vectors)[:, :, None, None].split([self.in_channels, self.conv.in_channels], dim=1)
+        x = F.leaky_relu(self.squeeze(modulate(x, outer)), 0.2)
+        x = F.leaky_relu(self.conv(x), 0.2)
+        return inverse_haar(self.bands(modulate(x, inner)))

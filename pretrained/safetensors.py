@@ -1,0 +1,55 @@
+"""How are tensors written and read? As safetensors with a JSON card inside; nothing in such a file can run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pretrained.errors import BrokenFile
+
+CARD = "card"
+"""Key of the JSON text in the file's metadata."""
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Write tensors and a card."""
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path, {CARD: json.dumps(card)})
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read tensors and the card (empty where there is none).
+
+    Raises:
+        BrokenFile: the file is missing, truncated or of another kind; the message says what it looks like.
+    """
+    if not path.is_file():
+        raise BrokenFile(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            card = json.loads((file.metadata() or {}).get(CARD, "{}"))
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise BrokenFile(f"{path}: expected a safetensors file, but {_looks_like(path)} ({error})") from error
+    if not isinstance(card, dict):
+        raise BrokenFile(f"{path}: its card is no JSON object")
+    return tensors, card
+
+
+def _looks_like(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        return "it is empty"
+    if head.lstrip()[:1] == b"<":
+        return "it is a web page: a download that needed a confirmation?"
+    if head[:4] == b"PK\x03\x04":
+        return "it looks like a PyTorch or zip file"
+    if head[:1] == b"\x80":
+        return "it looks like a pickle"
+    return "it is truncated or damaged"
