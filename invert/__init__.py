@@ -1,1 +1,72 @@
-"""What does a user do? Photo in, latent code, edits, photo out; the command line is a thin layer over this package."""
+"""What does a user do? Photo in, latent code, edits, photo out; the command line is a thin layer over this package.
+
+    from invert import read_photo, detect, align, load_generator, invert, edit, paste_back
+
+Names are resolved when they are first used, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+_HOME = {
+    "AlignedFace": "invert.faces",
+    "Editor": "invert.editor",
+    "Face": "invert.landmarks",
+    "Inversion": "invert.inversion",
+    "Projector": "invert.projector",
+    "ToolkitError": "generators.errors",
+    "align": "invert.faces",
+    "already_aligned": "invert.faces",
+    "comparison": "invert.comparison",
+    "detect": "invert.faces",
+    "edit": "invert.editor",
+    "invert": "invert.inverters",
+    "keep_freed_memory": "invert.performance",
+    "load_direction": "pretrained.directions",
+    "load_encoder": "pretrained.loading",
+    "load_generator": "pretrained.loading",
+    "load_inverter": "invert.inverters",
+    "load_latent": "invert.latents",
+    "load_perceptual": "invert.perceptual",
+    "paste_back": "invert.faces",
+    "process_photo": "invert.pipeline",
+    "read_photo": "invert.photo",
+    "reconstruction": "invert.metrics",
+    "save_latent": "invert.latents",
+    "to_uint8": "invert.photo",
+    "write_image": "invert.photo",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 (a list of names all the same)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module that holds it."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'invert' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__
+
+
+def _check_siblings() -> None:
+    """Say so plainly when another project's package of the same name stands before ours."""
+    ours = Path(__file__).resolve().parent.parent
+    for name in ("generators", "encoders", "editing", "pretrained"):
+        spec = find_spec(name)
+        if spec is None or spec.origin is None or Path(spec.origin).resolve().parent.parent != ours:
+            found = "none" if spec is None else spec.origin or "a folder without __init__.py"
+            raise ImportError(
+                f"stylegan-invert needs its own package {name!r} from {ours}, but Python finds {found}:"
+                " start from another folder, or remove that one from PYTHONPATH"
+            )
+
+
+_check_siblings()

@@ -1,0 +1,75 @@
+"""The command ``stylegan-invert``. Verbs are imported when they are called, so that ``--help`` never waits for torch."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+from click_default_group import DefaultGroup
+
+VERBS = {
+    "run": ("invert.cli.run", "Invert and edit photos (the verb that needs no name)."),
+    "directions": ("invert.cli.directions", "List edit directions, or learn new ones."),
+    "models": ("invert.cli.models", "List or fetch generators."),
+    "train": ("invert.cli.train", "Train an encoder for a generator."),
+    "doctor": ("invert.cli.doctor", "Say what is installed, cached and active."),
+}
+
+
+class LazyGroup(DefaultGroup):  # type: ignore[misc]
+    """A group whose commands are modules that are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the verbs in the order of use."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a verb; what is no verb is an input of the default verb."""
+        if cmd_name in VERBS:
+            command: click.Command = importlib.import_module(VERBS[cmd_name][0]).command
+            return command
+        return super().get_command(ctx, cmd_name)  # type: ignore[no-any-return]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+@click.group(
+    cls=LazyGroup, default="run", default_if_no_args=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.version_option(package_name="stylegan-invert")
+def cli() -> None:
+    """Find a face photo's latent code in a StyleGAN2-family generator, edit it and put the result back.
+
+    \b
+    stylegan-invert photo.jpg --method stylemap
+    stylegan-invert photo.jpg --refine 30 --edit age=+2 --edit smile=-1
+    stylegan-invert --demo
+    stylegan-invert run --help        all options of the above
+    """
+
+
+def main() -> None:
+    """Run the command line; mistakes of the user's become one line, not a traceback."""
+    from generators.errors import ToolkitError
+
+    try:
+        cli(standalone_mode=False)
+    except ToolkitError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.Abort:
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""How good is an inversion? Figures for one face, each with its name, its range and what measured it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from invert.inversion import resize
+from invert.perceptual import Perceptual
+
+METRIC_RESOLUTION = 256
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """How close images are to their originals, at 256 px in [-1, 1]."""
+
+    mse: Float[Tensor, " batch"]
+    """Mean squared difference, 0 to 4, smaller is better."""
+    perceptual: Float[Tensor, " batch"]
+    """Perceptual distance from 0 on, smaller is better."""
+    perceptual_name: str
+    """What measured it, with its backbone."""
+
+
+@torch.no_grad()
+def reconstruction(
+    image: Float[Tensor, "batch 3 h w"], original: Float[Tensor, "batch 3 h2 w2"], perceptual: Perceptual
+) -> Reconstruction:
+    """Compare drawn images with their originals, both in [-1, 1], pooled to 256 px."""
+    a, b = resize(image, METRIC_RESOLUTION), resize(original, METRIC_RESOLUTION)
+    return Reconstruction((a - b).square().mean((1, 2, 3)), perceptual(a, b), perceptual.name)

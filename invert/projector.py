@@ -1,0 +1,145 @@
+"""How is a code found without an encoder, or polished after one? By gradient descent on the code itself.
+
+Adam minimises the squared difference and the perceptual distance at 256 px, plus a pull towards the mean of W. The learning
+rate rises over the first steps and falls over the last quarter (Karras et al. 2020, arXiv:1912.04958, appendix D). Every
+face of a batch keeps the best code that it had, so stopping early loses nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from generators.base import Generator
+from generators.errors import LatentMismatch, UnknownName
+from generators.latent import Latent, batch_size, check_latent, space_of
+from invert.inversion import Inversion, resize
+from invert.perceptual import Perceptual
+
+Space = Literal["w", "w_plus", "stylemap"]
+LOSS_RESOLUTION = 256
+
+
+@dataclass(frozen=True)
+class Projector:
+    """Settings of the optimisation; calling it inverts a batch of faces."""
+
+    generator: Generator
+    perceptual: Perceptual
+    space: Space = "w_plus"
+    """``w``: one vector for all layers, stays editable; ``w_plus``: one for each, looks closer; ``stylemap``: only from a
+    start that has maps."""
+    steps: int = 100
+    learning_rate: float = 0.05
+    l2_weight: float = 1.0
+    perceptual_weight: float = 0.8
+    w_avg_weight: float = 1e-3
+    """Of the mean squared distance to ``w_avg``, in units of W's variance."""
+    on_step: Callable[[int, dict[str, float]], None] | None = None
+    """Told the number of the step and its loss terms, as means over the batch."""
+
+    def __post_init__(self) -> None:
+        if self.space not in get_args(Space):
+            raise UnknownName("space", self.space, get_args(Space))
+        if self.steps < 0:
+            raise ValueError(f"steps must be 0 or more, not {self.steps}")
+
+    def __call__(self, image: Float[Tensor, "batch 3 height width"], start: Latent | None = None) -> Inversion:
+        """Project aligned faces in [-1, 1].
+
+        Args:
+            image: square, any size; compared at 256 px.
+            start: codes to begin with (an encoder's); their space is kept. None: ``w_avg``.
+
+        Returns:
+            The best code of each face; also when the user interrupts with Ctrl-C after the first step.
+
+        Raises:
+            LatentMismatch: the start does not fit the images or the generator.
+            UnknownName: there is no such space.
+        """
+        target = resize(image, LOSS_RESOLUTION)
+        variables, build = self._variables(image.shape[0], start)
+        optimizer = torch.optim.Adam(variables, betas=(0.9, 0.99))
+        spread = self._w_variance()
+        best_loss = torch.full((image.shape[0],), math.inf, device=image.device)
+        best = [variable.detach().clone() for variable in variables]
+        history: list[dict[str, float]] = []
+        interrupted = False
+        try:
+            # One round more than steps: the last one only looks at what the last step reached.
+            for step in range(self.steps + 1):
+                with torch.set_grad_enabled(step < self.steps):
+                    latent = build(variables)
+                    drawn = resize(self.generator.synthesis(latent), LOSS_RESOLUTION)
+                    terms = {
+                        "mse": (drawn - target).square().mean((1, 2, 3)),
+                        "perceptual": self.perceptual(drawn, target),
+                        "w_avg": self._distance_to_mean(latent) / spread,
+                    }
+                    weights = {"mse": self.l2_weight, "perceptual": self.perceptual_weight, "w_avg": self.w_avg_weight}
+                    loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum(0)
+                better = loss.detach() < best_loss
+                best_loss = torch.where(better, loss.detach(), best_loss)
+                for kept, variable in zip(best, variables, strict=True):
+                    kept[better] = variable.detach()[better]
+                row = {"loss": loss.mean().item()} | {name: value.mean().item() for name, value in terms.items()}
+                history.append(row)
+                if self.on_step is not None:
+                    self.on_step(step, row)
+                if step < self.steps:
+                    for group in optimizer.param_groups:
+                        group["lr"] = self.learning_rate * self._ramp(step, cold=start is None)
+                    optimizer.zero_grad()
+                    loss.sum().backward()
+                    optimizer.step()
+        except KeyboardInterrupt:
+            if not history:
+                raise
+            interrupted = True
+        with torch.no_grad():
+            latent = build(best)
+            return Inversion(latent, self.generator.synthesis(latent), history, interrupted)
+
+    def _variables(self, batch: int, start: Latent | None) -> tuple[list[Tensor], Callable[[list[Tensor]], Latent]]:
+        """Return what is optimised, and how a latent is built from it."""
+        num_ws = self.generator.num_ws
+        if start is None:
+            if self.space == "stylemap":
+                raise LatentMismatch(
+                    "the projector needs a start with maps to work on a stylemap: use --method stylemap --refine"
+                )
+            w_avg = self.generator.w_avg.clone()
+            if self.space == "w":
+                return [w_avg.repeat(batch, 1).requires_grad_()], lambda v: v[0][:, None].expand(-1, num_ws, -1)
+            return [w_avg.repeat(batch, num_ws, 1).requires_grad_()], lambda v: v[0]
+        maps = check_latent(start, num_ws, self.generator.w_dim)
+        if batch_size(start) != batch:
+            raise LatentMismatch(f"{batch} images, but {batch_size(start)} codes to start from")
+        if space_of(start) == "w_plus" and isinstance(start, Tensor):
+            return [start.detach().clone().requires_grad_()], lambda v: v[0]
+        return [style.detach().clone().requires_grad_() for style in maps], lambda v: tuple(v)
+
+    def _ramp(self, step: int, cold: bool) -> float:
+        """Return the share of the learning rate: up over the first 5 % (cold start), cosine down over the last 25 %."""
+        progress = step / self.steps
+        down = min(1.0, (1 - progress) / 0.25)
+        up = min(1.0, (step + 1) / max(1.0, 0.05 * self.steps)) if cold else 1.0
+        return up * (0.5 - 0.5 * math.cos(math.pi * down))
+
+    def _w_variance(self) -> float:
+        z = torch.randn(1024, self.generator.z_dim, generator=torch.Generator().manual_seed(0)).to(self.generator.w_avg)
+        with torch.no_grad():
+            return float((self.generator.mapping.w(z) - self.generator.w_avg).square().mean())
+
+    def _distance_to_mean(self, latent: Latent) -> Float[Tensor, " batch"]:
+        if isinstance(latent, Tensor):
+            return (latent - self.generator.w_avg).square().mean((1, 2))
+        w_avg = self.generator.w_avg[:, None, None]
+        return torch.stack([(style - w_avg).square().mean((1, 2, 3)) for style in latent]).mean(0)

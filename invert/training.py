@@ -1,0 +1,270 @@
+"""How is an encoder trained, from nothing to a file of weights? ``stylegan-invert train`` as a function.
+
+A run is a folder. Everything in it is written whole, so a run that was killed at any moment goes on from its last
+checkpoint when the same command is given again:
+
+    sampled_*.npy             faces that the generator drew, and their codes
+    checkpoint.pt             networks, optimiser, moving average, random state
+    log.csv                   every term of the loss, and the validation figures
+    samples.png               validation faces above what the encoder makes of them
+    encoder.safetensors       the moving average, float16: what ships
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from numpy.lib.format import open_memmap
+from torch import Tensor, nn
+
+from encoders.stylemap import StyleMapEncoder
+from encoders.training.trainer import EncoderTrainer, Losses, Schedule
+from generators.base import Generator
+from generators.errors import ToolkitError
+from generators.mobilestylegan import MobileStyleGAN
+from generators.preview import PreviewHead
+from pretrained.cache import whole_file
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does; saved beside it as ``plan.json``."""
+
+    steps: int = 3000
+    """Optimiser steps."""
+    batch_real: int = 8
+    """Real faces a step."""
+    batch_sampled: int = 8
+    """Sampled faces a step, whose codes are supervised."""
+    batch_drawn: int = 4
+    """How many of the sampled faces get image losses too."""
+    samples: int = 3000
+    """Faces that the generator draws before the training."""
+    preview_resolution: int = 64
+    """Features that the preview of the generator reads (its image has twice that side); 0 draws whole images."""
+    preview_steps: int = 300
+    """Steps that the preview learns alone."""
+    learning_rate: float = 3e-4
+    seed: int = 0
+    every: int = 100
+    """Steps between checkpoints and validations."""
+    compile: bool = False
+    """Compile the training step with ``torch.compile``: a minute or two to begin with, then about twice as fast."""
+
+
+def train_encoder(
+    encoder: StyleMapEncoder,
+    generator: Generator,
+    perceptual: Callable[[Tensor, Tensor], Tensor],
+    real: UInt8[Tensor, "n 3 256 256"],
+    validation: UInt8[Tensor, "m 3 256 256"] | None,
+    folder: Path,
+    plan: Plan,
+    losses: Losses | None = None,
+    report: Callable[[int, dict[str, float]], None] | None = None,
+) -> nn.Module:
+    """Train an encoder, or go on with the training that ``folder`` holds.
+
+    Args:
+        encoder: built, with its starting weights.
+        generator: frozen.
+        perceptual: per-image distance of two batches in [-1, 1].
+        real: aligned faces.
+        validation: aligned faces that are never learnt from; drawn by the whole generator every ``plan.every`` steps.
+        folder: the run.
+        plan: what to do.
+        losses: weights of the terms.
+        report: called after each step with its number and terms.
+
+    Returns:
+        The moving average of the encoder.
+
+    Raises:
+        ToolkitError: the folder holds a run of another plan.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_plan(folder, plan)
+    encoder.w_avg.copy_(generator.w_avg)
+    images, codes = sample_faces(generator, plan.samples, plan.seed, folder)
+    preview = _preview(generator, plan.preview_resolution)
+    trainer = EncoderTrainer(
+        encoder, generator, perceptual, Schedule(plan.steps, plan.learning_rate), preview, losses, seed=plan.seed
+    )
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, weights_only=True)
+        trainer.load_state_dict(state["trainer"])
+        logger.info("going on from step %d", trainer.step_number)
+    if plan.compile:
+        compile_trainer(trainer)
+    if preview is not None and not checkpoint.is_file():
+        for step, rows in zip(range(plan.preview_steps), batches(len(images), 8, plan.seed + 1), strict=False):
+            error = trainer.fit_preview(torch.from_numpy(codes[rows]).float(), from_uint8(images[rows]))
+            if report is not None and step % 10 == 0:
+                report(step - plan.preview_steps, {"preview": error})
+    real_rows = batches(len(real), plan.batch_real, plan.seed + 2, skip=trainer.step_number)
+    sampled_rows = batches(len(images), plan.batch_sampled, plan.seed + 3, skip=trainer.step_number)
+    while trainer.step_number < plan.steps:
+        faces, rows = from_uint8(real[next(real_rows)].numpy()), next(sampled_rows)
+        began = time.perf_counter()
+        terms = trainer.step(faces, from_uint8(images[rows]), torch.from_numpy(codes[rows]).float(), drawn=plan.batch_drawn)
+        if preview is not None and trainer.step_number % 10 == 0:
+            terms["preview"] = trainer.refresh_preview(faces[:4])
+        terms["seconds"] = time.perf_counter() - began
+        if trainer.step_number % plan.every == 0 or trainer.step_number == plan.steps:
+            if validation is not None:
+                terms |= validate(trainer, validation, folder / "samples.png")
+            with whole_file(checkpoint) as temporary:
+                torch.save({"trainer": trainer.state_dict()}, temporary)
+        append_row(folder / "log.csv", {"step": trainer.step_number, **terms})
+        if report is not None:
+            report(trainer.step_number, terms)
+    return trainer.average
+
+
+def _preview(generator: Generator, resolution: int) -> PreviewHead | None:
+    if not resolution:
+        return None
+    if not isinstance(generator, MobileStyleGAN):
+        raise ToolkitError(f"no preview for {type(generator).__name__}: use --preview-resolution 0")
+    return PreviewHead.for_generator(generator, resolution)
+
+
+def compile_trainer(trainer: EncoderTrainer) -> None:
+    """Compile the parts of a step in place; their state dicts keep their names."""
+    trainer.encoder.compile()
+    torch.nn.Module.compile(trainer.generator.synthesis)  # type: ignore[arg-type]
+    if trainer.preview is not None:
+        trainer.preview.compile()
+
+
+def sample_faces(
+    generator: Generator, count: int, seed: int, folder: Path, resolution: int = 256
+) -> tuple[UInt8[np.ndarray, "n 3 resolution resolution"], Float[np.ndarray, "n num_ws w_dim"]]:
+    """Let the generator draw faces into files that stay; a second call goes on where the first one was stopped.
+
+    The first half has one style each; in the other half a second face's style takes over from a random layer on, so that
+    layers become independent. Truncation psi is drawn from [0.6, 1] for each face.
+    """
+    image_file, code_file, done_file = folder / "sampled_images.npy", folder / "sampled_codes.npy", folder / "sampled.json"
+    done = json.loads(done_file.read_text())["done"] if done_file.is_file() else 0
+    if done and np.load(image_file, mmap_mode="r").shape[0] != count:
+        raise ToolkitError(
+            f"{folder} holds another number of sampled faces than the {count} asked for: choose another folder"
+        )
+    if not done:
+        np.save(code_file, sample_codes(generator, count, seed).half().numpy())
+        open_memmap(image_file, mode="w+", dtype=np.uint8, shape=(count, 3, resolution, resolution)).flush()
+    images, codes = open_memmap(image_file, mode="r+"), np.load(code_file, mmap_mode="r")
+    for start in range(done, count, 4):
+        with torch.no_grad():
+            drawn = F.adaptive_avg_pool2d(
+                generator.synthesis(torch.from_numpy(codes[start : start + 4]).float()), resolution
+            )
+        images[start : start + 4] = to_uint8(drawn).numpy()
+        if start % 100 == 0 or start + 4 >= count:
+            images.flush()
+            with whole_file(done_file) as temporary:
+                temporary.write_text(json.dumps({"done": min(count, start + 4), "seed": seed}))
+    return images, codes
+
+
+@torch.no_grad()
+def sample_codes(generator: Generator, count: int, seed: int) -> Float[Tensor, "n num_ws w_dim"]:
+    """Draw the codes of ``sample_faces``."""
+    random = torch.Generator().manual_seed(seed)
+
+    def draw(n: int) -> Tensor:
+        w = generator.mapping.w(torch.randn(n, generator.z_dim, generator=random))
+        return generator.w_avg.lerp(w, 0.6 + 0.4 * torch.rand(n, 1, generator=random))
+
+    codes = draw(count)[:, None].repeat(1, generator.num_ws, 1)
+    mixed = count - count // 2
+    second = draw(mixed)[:, None]
+    crossover = torch.randint(2, max(3, generator.num_ws - 4), (mixed, 1), generator=random)
+    behind = (torch.arange(generator.num_ws)[None] >= crossover)[:, :, None]
+    codes[count // 2 :] = torch.where(behind, second, codes[count // 2 :])
+    return codes
+
+
+@torch.no_grad()
+def validate(trainer: EncoderTrainer, faces: UInt8[Tensor, "m 3 256 256"], sheet: Path) -> dict[str, float]:
+    """Measure the moving average on faces that it never saw, drawn by the whole generator."""
+    errors, distances, pairs = [], [], []
+    for rows in torch.arange(len(faces)).split(4):
+        target = from_uint8(faces[rows].numpy())
+        image = F.adaptive_avg_pool2d(trainer.generator.synthesis(trainer.average(target)), 256)
+        errors.append((image - target).square().mean((1, 2, 3)))
+        distances.append(trainer.perceptual(image, target).flatten())
+        pairs.append(torch.cat([target, image.clamp(-1, 1)], dim=2))
+    columns = to_uint8(torch.cat(pairs)[:16]).permute(2, 0, 3, 1).flatten(1, 2)
+    from PIL import Image
+
+    with whole_file(sheet) as temporary:
+        Image.fromarray(columns.numpy()).save(temporary)
+    return {"val_mse": torch.cat(errors).mean().item(), "val_lpips": torch.cat(distances).mean().item()}
+
+
+def batches(count: int, size: int, seed: int, skip: int = 0) -> Iterator[np.ndarray]:
+    """Yield rows in random order, all of them before any repeats; ``skip`` batches are passed over (to resume)."""
+    random = np.random.default_rng(seed)
+    size = min(size, count)
+    pending = np.empty(0, dtype=np.int64)
+    while True:
+        if len(pending) < size:
+            pending = np.concatenate([pending, random.permutation(count)])
+        rows, pending = pending[:size], pending[size:]
+        if skip:
+            skip -= 1
+            continue
+        yield np.sort(rows)
+
+
+def append_row(table: Path, row: dict[str, Any]) -> None:
+    """Append a row to a CSV file whose columns were fixed by the first one; further columns are dropped."""
+    columns = ["step", "loss", "l2", "lpips", "code", "w_norm", "roughness", "preview", "seconds", "val_mse", "val_lpips"]
+    new = not table.is_file()
+    with table.open("a", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        if new:
+            writer.writeheader()
+        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+
+
+def from_uint8(images: UInt8[np.ndarray, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    """Turn bytes into [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).float() / 127.5 - 1
+
+
+def to_uint8(images: Float[Tensor, "n 3 h w"]) -> UInt8[Tensor, "n 3 h w"]:
+    """Turn [-1, 1] into bytes."""
+    return (images * 127.5 + 127.5).round().clamp(0, 255).byte()
+
+
+def _check_plan(folder: Path, plan: Plan) -> None:
+    """Refuse to go on with a run of another kind; a longer or shorter one, or one validated more often, is the same kind."""
+    file = folder / "plan.json"
+    fixed = {key: value for key, value in asdict(plan).items() if key not in ("steps", "every", "compile")}
+    if file.is_file():
+        before = json.loads(file.read_text())
+        changed = [key for key, value in fixed.items() if before.get(key, value) != value]
+        if changed:
+            raise ToolkitError(
+                f"{folder} holds a run with another {', '.join(changed)}: choose another folder, or the same settings "
+                f"({', '.join(f'{key}={before[key]}' for key in changed)})"
+            )
+    with whole_file(file) as temporary:
+        temporary.write_text(json.dumps(asdict(plan), indent=2))
