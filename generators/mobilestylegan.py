@@ -27,10 +27,9 @@ class StyleAffine(nn.Linear):
     """Turn a style map of W into scales of a layer's input channels, pixel by pixel."""
 
     def forward(self, style_map: StyleMap) -> Float[Tensor, "batch c height width"]:  # type: ignore[override]
-        if style_map.shape[2:] == (
-            1,
-            1,
-        ):  # A plain matrix product is several times faster than a 1x1 convolution of one pixel.
+        """Return one scale a channel, and a pixel."""
+        # A plain matrix product is several times faster than a 1x1 convolution of one pixel.
+        if style_map.shape[2:] == (1, 1):
             return super().forward(style_map[:, :, 0, 0])[:, :, None, None]
         return F.conv2d(style_map, self.weight[:, :, None, None], self.bias)
 
@@ -46,6 +45,7 @@ class NoisyLeakyReLU(nn.Module):
         self.register_buffer("noise", torch.zeros(1, 1, resolution, resolution))
 
     def forward(self, x: Features, noise_mode: NoiseMode) -> Features:
+        """Add noise of a mode, bias, and bend."""
         # Noise and bias are small, so they are joined first: one pass over the features instead of two.
         match noise_mode:
             case "const":
@@ -79,6 +79,7 @@ class StyledConv(nn.Module):
         self.activation = NoisyLeakyReLU(out_channels, resolution)
 
     def forward(self, x: Features, style_map: StyleMap, noise_mode: NoiseMode) -> Features:
+        """Modulate, convolve, add noise, bend."""
         x = modulate(x, self.modulation(style_map))
         x = self.pointwise(self.depthwise(x)) if self.separable else self.conv(x)
         return self.activation(x, noise_mode)
@@ -94,6 +95,7 @@ class SynthesisBlock(nn.Module):
         self.conv2 = StyledConv(out_channels, out_channels, resolution, w_dim, separable=True)
 
     def forward(self, x: Features, style_maps: Sequence[StyleMap], noise_mode: NoiseMode) -> Features:
+        """Draw the next resolution from two style maps, of ``up`` with ``conv1`` and of ``conv2``."""
         x = inverse_haar(modulate(x, self.up_modulation(style_maps[0])))
         x = self.conv1(x, style_maps[0], noise_mode)
         return self.conv2(x, style_maps[1], noise_mode)
@@ -108,6 +110,7 @@ class ToImage(nn.Module):
         self.conv = nn.Conv2d(in_channels, 12, 1)
 
     def forward(self, x: Features, style_map: StyleMap) -> Float[Tensor, "batch 3 height width"]:
+        """Return RGB of twice the size."""
         return inverse_haar(self.conv(modulate(x, self.modulation(style_map))))
 
 

@@ -15,3 +15,7 @@ class NoFaceFound(ToolkitError):
 
 class OutputError(ToolkitError):
     """A result that cannot be written."""
+
+
+class PredictorError(ToolkitError):
+    """A landmark model that is missing or is not dlib's 68-point one."""

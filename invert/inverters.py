@@ -101,6 +101,7 @@ def invert(
     Args:
         image: a batch, as ``align`` cuts it (``face.image[None]``).
         generator: from ``load_generator``.
-        method: and ``options``: see ``load_inverter``.
+        method: see ``load_inverter``.
+        **options: see ``load_inverter``.
     """
     return load_inverter(method, generator, **options)(image.to(generator.w_avg.device))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""How far apart do two faces look? LPIPS where its backbone can be had; otherwise a distance that never borrows that name."""
+"""How far apart do two faces look? LPIPS where its backbone can be had; else a distance that never borrows that name."""
 
 from __future__ import annotations
 

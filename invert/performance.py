@@ -15,8 +15,8 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # From glibc's malloc.h.
 def keep_freed_memory() -> bool:
     """Let this process reuse freed memory instead of returning it; call it before the first large tensor.
 
-    Measured on two cores, the default generator at 1024 px in float32: 0.77 s an image before, 0.19 s after. The price: memory
-    once used stays with the process. The command line calls this; a library user decides.
+    Measured on two cores, the default generator at 1024 px in float32: 0.77 s an image before, 0.19 s after. The price:
+    memory once used stays with the process. The command line calls this; a library user decides.
 
     Returns:
         Whether the C library took the settings: False where it is not glibc (macOS, Windows, musl), whose own allocators

@@ -19,5 +19,5 @@ def resize_style(style: Float[Tensor, "batch c h w"], height: int, width: int) -
 def modulate(
     x: Float[Tensor, "batch c height width"], style: Float[Tensor, "batch c h w"]
 ) -> Float[Tensor, "batch c height width"]:
-    """Scale features by a style, pixel by pixel: the ``s * x`` of Honda et al. eq. (2); a 1x1 style scales whole channels."""
+    """Scale features by a style, pixel by pixel: ``s * x`` in Honda et al. eq. (2); a 1x1 style scales whole channels."""
     return x * resize_style(style, x.shape[2], x.shape[3])

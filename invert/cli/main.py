@@ -42,7 +42,7 @@ class LazyGroup(DefaultGroup):  # type: ignore[misc]
 )
 @click.version_option(package_name="stylegan-invert")
 def cli() -> None:
-    """Find a face photo's latent code in a StyleGAN2-family generator, edit it and put the result back.
+    r"""Find a face photo's latent code in a StyleGAN2-family generator, edit it and put the result back.
 
     \b
     stylegan-invert photo.jpg --method stylemap

@@ -92,8 +92,8 @@ def command(
 ) -> None:
     """Invert and edit the faces of photos (files, folders, or - for standard input).
 
-    Each face gets DIR/STEM/ with comparison.png (look at this first), aligned.png, inverted.png, edited.png, result.jpg (the
-    whole photo with the face put back), latent.safetensors and report.json. A bad photo is reported, the rest go on; the exit
+    Each face gets DIR/STEM/ with comparison.png (look at this first), aligned.png, inverted.png, edited.png, result.jpg
+    (the whole photo with the face put back), latent.safetensors and report.json. A bad photo is reported, the rest go on; the exit
     code is then 1.
     """
     if demo == bool(photos):
