@@ -13,8 +13,8 @@ from jaxtyping import Float64
 from generators.base import Generator, Identity
 from generators.errors import LatentMismatch
 from generators.latent import Latent, as_stylemaps, check_latent, space_of
+from invert.photo import whole_file
 from pretrained import safetensors
-from pretrained.cache import whole_file
 from pretrained.errors import BrokenFile
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
-import os
-import secrets
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -24,6 +22,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from invert.errors import OutputError, PhotoError
+from pretrained import cache
 
 log = logging.getLogger(__name__)
 
@@ -299,26 +298,10 @@ def whole_file(path: Path | str) -> Iterator[Path]:
         OutputError: the folder cannot be made or written, the disk is full, or ``path`` is a folder.
     """
     path = Path(path)
-    part = path.parent / f".{path.stem[:40]}-{secrets.token_hex(6)}{path.suffix}"
+    if path.is_dir():
+        raise OutputError(f"{path}: cannot be written: a folder of this name is in the way")
     try:
-        if path.is_dir():
-            raise OutputError(f"{path}: cannot be written: a folder of this name is in the way")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch(exist_ok=False)
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())  # Else a power cut can leave a whole name with half a file.
-        part.replace(path)
+        with cache.whole_file(path) as part:
+            yield part
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}; choose another folder") from error
-    finally:
-        _remove(part)
-
-
-def _remove(part: Path) -> None:
-    try:
-        part.unlink(missing_ok=True)
-    except (
-        OSError
-    ) as error:  # Its folder is no folder, or has gone: there is nothing to remove, and the cause is on its way.
-        log.debug("%s: not removed: %s", part, error)

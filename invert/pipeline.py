@@ -35,8 +35,7 @@ from invert.inversion import Inverter
 from invert.latents import save_latent
 from invert.metrics import reconstruction
 from invert.perceptual import Perceptual
-from invert.photo import decode_photo, photo_stem, read_bytes, to_uint8, write_image
-from pretrained.cache import whole_file
+from invert.photo import decode_photo, photo_stem, read_bytes, to_uint8, whole_file, write_image
 from pretrained.directions import load_direction
 
 Paste = Literal["face", "change"]
@@ -135,7 +134,7 @@ def process_photo(source: Path, output: Path, tools: Tools, recipe: Recipe, stem
         result = photo
         for i, face in enumerate(faces):
             before = inversion.image[i].cpu() if recipe.paste == "change" else None
-            result = paste_back(result, final[i].cpu(), face, inverted=before)
+            result = paste_back(result, final[i].cpu(), face, inverted=before, match_colour=True)
     with timer("measure"):
         figures = reconstruction(inversion.image, images, tools.perceptual)
         similarity = [identity.identity_similarity(a.cpu(), b.cpu()) for a, b in zip(inversion.image, images, strict=True)]

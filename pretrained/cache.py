@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,13 +26,21 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` to write to; on success it becomes ``path``, on failure it vanishes."""
+    """Write a file whole or not at all: give a path beside it, move that into place only if the block succeeds.
+
+    The path given is hidden and has the same suffix, so that any writer takes it. Folders that are missing are made. On any
+    failure, Ctrl-C included, what was there before stays, and no part is left behind.
+
+    Raises:
+        OSError: the folder cannot be made or written, the disk is full, or ``path`` is a folder.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    part = path.parent / f".{path.stem[:40]}-{secrets.token_hex(6)}{path.suffix}"
+    part.touch(exist_ok=False)
     try:
-        yield temporary
-        temporary.replace(path)
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())  # Else a power cut can leave a whole name with half a file.
+        part.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)

@@ -26,10 +26,11 @@ class LazyGroup(DefaultGroup):  # type: ignore[misc]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a verb; what is no verb is an input of the default verb."""
-        if cmd_name in VERBS:
-            command: click.Command = importlib.import_module(VERBS[cmd_name][0]).command
-            return command
-        return super().get_command(ctx, cmd_name)  # type: ignore[no-any-return]
+        if cmd_name not in VERBS:
+            ctx.arg0 = cmd_name  # type: ignore[attr-defined]  # DefaultGroup hands it on to the default verb.
+            cmd_name = self.default_cmd_name
+        command: click.Command = importlib.import_module(VERBS[cmd_name][0]).command
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs without importing them."""
