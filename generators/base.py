@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ class Identity:
         return f"{self.name} ({self.sha256[:12]})" if self.sha256 else self.name
 
 
+@runtime_checkable
 class Mapping(Protocol):
     """The mapping network of a generator."""
 
@@ -46,6 +47,7 @@ class Mapping(Protocol):
         """Map z to W, without truncation."""
 
 
+@runtime_checkable
 class Synthesis(Protocol):
     """The synthesis network of a generator."""
 

@@ -17,9 +17,12 @@ from torch import Tensor
 from generators.errors import LatentMismatch
 
 WPlus: TypeAlias = Float[Tensor, "batch num_ws w_dim"]
-StyleMap: TypeAlias = Float[Tensor, "batch w_dim height width"]
+# The sizes have no names, since names would bind: every layer may have a size of its own.
+StyleMap: TypeAlias = Float[Tensor, "batch w_dim _ _"]
 StyleMaps: TypeAlias = Sequence[StyleMap]
 Latent: TypeAlias = WPlus | StyleMaps
+AnyBatch: TypeAlias = Float[Tensor, "_ num_ws w_dim"] | Sequence[Float[Tensor, "_ w_dim _ _"]]
+"""A latent whose batch differs from that of the others in a signature."""
 
 COARSE, MIDDLE, FINE = slice(0, 4), slice(4, 8), slice(8, None)
 """Layers of 4-8 px, 16-32 px and from 64 px on, in every StyleGAN2 (Karras et al. 2019, arXiv:1812.04948, section 3)."""
@@ -38,9 +41,19 @@ def as_stylemaps(latent: Latent) -> tuple[StyleMap, ...]:
 
 
 def map_layers(latent: Latent, function: Callable[[int, StyleMap], StyleMap]) -> Latent:
-    """Apply ``function(layer, map)`` to every layer and return a latent of the same space."""
+    """Apply ``function(layer, map)`` to every layer and return a latent of the same space.
+
+    Raises:
+        LatentMismatch: the latent is a w_plus, and the function returned a map that is larger than 1x1.
+    """
     maps = tuple(function(layer, style_map) for layer, style_map in enumerate(as_stylemaps(latent)))
     if isinstance(latent, Tensor):
+        for layer, style_map in enumerate(maps):
+            if style_map.shape[2:] != (1, 1):
+                raise LatentMismatch(
+                    f"layer {layer}: a w_plus has no place for a map of {tuple(style_map.shape[2:])}; "
+                    "give as_stylemaps(latent) instead"
+                )
         return torch.stack([style_map[:, :, 0, 0] for style_map in maps], dim=1)
     return maps
 
@@ -50,21 +63,30 @@ def batch_size(latent: Latent) -> int:
     return latent.shape[0] if isinstance(latent, Tensor) else latent[0].shape[0]
 
 
-def select(latent: Latent, index: int | slice) -> Latent:
-    """Return some codes of the batch, still as a batch."""
+def select(latent: Latent, index: int | slice) -> AnyBatch:
+    """Return some codes of the batch, still as a batch.
+
+    Raises:
+        IndexError: there is no code of that number.
+    """
+    if isinstance(index, int) and not -batch_size(latent) <= index < batch_size(latent):
+        raise IndexError(f"no code number {index}: the latent holds {batch_size(latent)} codes")
     rows = slice(index, index + 1 or None) if isinstance(index, int) else index
     return latent[rows] if isinstance(latent, Tensor) else tuple(style_map[rows] for style_map in latent)
 
 
-def concatenate(latents: Sequence[Latent]) -> Latent:
+def concatenate(latents: Sequence[AnyBatch]) -> AnyBatch:
     """Join batches of codes of one space and shape.
 
     Raises:
-        LatentMismatch: no latents, or latents of different spaces.
+        LatentMismatch: no latents, or latents of different spaces, layers or sizes.
     """
     spaces = {space_of(latent) for latent in latents}
     if len(spaces) != 1:
         raise LatentMismatch(f"cannot concatenate latents of the spaces {sorted(spaces) or 'none'}: give one space only")
+    shapes = {tuple(tuple(style_map.shape[1:]) for style_map in as_stylemaps(latent)) for latent in latents}
+    if len(shapes) != 1:
+        raise LatentMismatch("cannot concatenate latents whose layers, widths or map sizes differ: resize them first")
     if spaces == {"w_plus"}:
         return torch.cat([latent for latent in latents if isinstance(latent, Tensor)])
     return tuple(torch.cat(layer) for layer in zip(*(as_stylemaps(latent) for latent in latents), strict=True))
@@ -85,8 +107,9 @@ def check_latent(latent: Latent, num_ws: int, w_dim: int) -> tuple[StyleMap, ...
     if len(maps) != num_ws:
         raise LatentMismatch(f"this generator takes {num_ws} styles, the latent has {len(maps)}")
     for layer, style_map in enumerate(maps):
-        if style_map.ndim != 4 or style_map.shape[1] != w_dim or style_map.shape[0] != maps[0].shape[0]:
+        batch = maps[0].shape[0]
+        if style_map.ndim != 4 or style_map.shape[:2] != (batch, w_dim) or 0 in style_map.shape[2:]:
             raise LatentMismatch(
-                f"layer {layer}: expected a map of shape ({maps[0].shape[0]}, {w_dim}, h, w), got {tuple(style_map.shape)}"
+                f"layer {layer}: expected a map of shape ({batch}, {w_dim}, h, w), got {tuple(style_map.shape)}"
             )
     return maps

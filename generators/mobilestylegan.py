@@ -26,7 +26,7 @@ Features: TypeAlias = Float[Tensor, "batch c height width"]
 class StyleAffine(nn.Linear):
     """Turn a style map of W into scales of a layer's input channels, pixel by pixel."""
 
-    def forward(self, style_map: StyleMap) -> Float[Tensor, "batch c height width"]:  # type: ignore[override]
+    def forward(self, style_map: StyleMap) -> Float[Tensor, "batch c _ _"]:  # type: ignore[override]
         """Return one scale a channel, and a pixel."""
         # A plain matrix product is several times faster than a 1x1 convolution of one pixel.
         if style_map.shape[2:] == (1, 1):
@@ -78,7 +78,7 @@ class StyledConv(nn.Module):
         self.separable = separable
         self.activation = NoisyLeakyReLU(out_channels, resolution)
 
-    def forward(self, x: Features, style_map: StyleMap, noise_mode: NoiseMode) -> Features:
+    def forward(self, x: Features, style_map: StyleMap, noise_mode: NoiseMode) -> Float[Tensor, "batch out_c height width"]:
         """Modulate, convolve, add noise, bend."""
         x = modulate(x, self.modulation(style_map))
         x = self.pointwise(self.depthwise(x)) if self.separable else self.conv(x)
@@ -94,7 +94,9 @@ class SynthesisBlock(nn.Module):
         self.conv1 = StyledConv(in_channels // 4, out_channels, resolution, w_dim, separable=True)
         self.conv2 = StyledConv(out_channels, out_channels, resolution, w_dim, separable=True)
 
-    def forward(self, x: Features, style_maps: Sequence[StyleMap], noise_mode: NoiseMode) -> Features:
+    def forward(
+        self, x: Features, style_maps: Sequence[StyleMap], noise_mode: NoiseMode
+    ) -> Float[Tensor, "batch out_c double_h double_w"]:
         """Draw the next resolution from two style maps, of ``up`` with ``conv1`` and of ``conv2``."""
         x = inverse_haar(modulate(x, self.up_modulation(style_maps[0])))
         x = self.conv1(x, style_maps[0], noise_mode)
@@ -109,7 +111,7 @@ class ToImage(nn.Module):
         self.modulation = StyleAffine(w_dim, in_channels)
         self.conv = nn.Conv2d(in_channels, 12, 1)
 
-    def forward(self, x: Features, style_map: StyleMap) -> Float[Tensor, "batch 3 height width"]:
+    def forward(self, x: Features, style_map: StyleMap) -> Float[Tensor, "batch 3 double_h double_w"]:
         """Return RGB of twice the size."""
         return inverse_haar(self.conv(modulate(x, self.modulation(style_map))))
 
@@ -131,6 +133,17 @@ class MobileSynthesis(nn.Module):
         )
         self.to_image = ToImage(channels[-1], w_dim)
 
+    def blocks_before(self, resolution: int) -> int:
+        """Return how many blocks the features of a resolution have behind them.
+
+        Raises:
+            ValueError: there are no features of that resolution.
+        """
+        num_blocks = resolution.bit_length() - 3
+        if resolution != 4 * 2**num_blocks or not 0 <= num_blocks <= len(self.blocks):
+            raise ValueError(f"no features of {resolution} px: expected a power of 2 from 4 to {self.img_resolution // 2}")
+        return num_blocks
+
     def features(self, latent: Latent, resolution: int, noise_mode: NoiseMode = "const") -> Features:
         """Return the features of one resolution (4, 8, ... half of the image's): cheap where the details do not matter.
 
@@ -139,9 +152,7 @@ class MobileSynthesis(nn.Module):
             ValueError: there is no such resolution.
         """
         maps = check_latent(latent, self.num_ws, self.w_dim)
-        num_blocks = resolution.bit_length() - 3
-        if resolution != 4 * 2**num_blocks or not 0 <= num_blocks <= len(self.blocks):
-            raise ValueError(f"no features of {resolution} px: expected a power of 2 from 4 to {self.img_resolution // 2}")
+        num_blocks = self.blocks_before(resolution)
         # A clone, since inference works in place; expand would let it write into the constant.
         x = self.const.repeat(maps[0].shape[0], 1, 1, 1)
         x = self.conv1(x, maps[0], noise_mode)
@@ -165,6 +176,8 @@ class MobileStyleGAN(Generator):
     W+ has 2 vectors for every block (its up-sampling shares one with its first convolution), one for the first convolution
     and one for RGB: 16 at 1024 px, in the order of StyleGAN2's, so that layers 0-3 are coarse, 4-7 middle, the rest fine.
     """
+
+    synthesis: MobileSynthesis
 
     def __init__(
         self,

@@ -39,9 +39,13 @@ class PreviewHead(nn.Module):
 
     @classmethod
     def for_generator(cls, generator: MobileStyleGAN, resolution: int) -> PreviewHead:
-        """Build the head that fits a generator's features of one resolution."""
-        num_blocks = resolution.bit_length() - 3
-        channels = generator.channels[num_blocks - 1]
+        """Build the head that fits a generator's features of one resolution.
+
+        Raises:
+            ValueError: the generator has no such features.
+        """
+        num_blocks = generator.synthesis.blocks_before(resolution)
+        channels = (generator.const_channels, *generator.channels)[num_blocks]
         return cls(resolution, channels, generator.num_ws - (2 * num_blocks + 1), generator.w_dim)
 
     def forward(

@@ -12,6 +12,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing on a machine that is busy with other things.
+settings.register_profile("stylegan-invert", deadline=None)
+settings.load_profile("stylegan-invert")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOCAL = {"localhost", "::1", "0.0.0.0", "::", ""}
