@@ -94,6 +94,7 @@ class StyleMapEncoder(nn.Module):
         self.heads = nn.ModuleList(
             Map2Map(channels, count, size, w_dim, width)
             for channels, count, size in zip(pyramid_channels, counts, sizes, strict=True)
+            if count  # A small generator has no fine layers.
         )
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
@@ -115,7 +116,7 @@ class StyleMapEncoder(nn.Module):
         p2 = self.lateral2(c2) + self.down2(F.interpolate(p3, scale_factor=2, mode="bilinear", align_corners=False))
         p1 = self.lateral1(c1) + self.down1(F.interpolate(p2, scale_factor=2, mode="bilinear", align_corners=False))
         offset = self.w_avg[:, None, None]
-        maps = [style + offset for head, level in zip(self.heads, (p3, p2, p1), strict=True) for style in head(level)]
+        maps = [style + offset for head, level in zip(self.heads, (p3, p2, p1), strict=False) for style in head(level)]
         if self.space == "w_plus":
             return torch.stack([style[:, :, 0, 0] for style in maps], dim=1)
         return tuple(maps)

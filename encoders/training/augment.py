@@ -14,7 +14,7 @@ Image = Float[Tensor, "batch 3 height width"]
 
 def random_flip(image: Image, generator: torch.Generator) -> Image:
     """Mirror half of the images left to right."""
-    flip = torch.rand(image.shape[0], 1, 1, 1, generator=generator) < 0.5
+    flip = (torch.rand(image.shape[0], 1, 1, 1, generator=generator) < 0.5).to(image.device)
     return torch.where(flip, image.flip(3), image)
 
 
@@ -31,6 +31,8 @@ def misalign(
         roll_deg: largest turn.
     """
     batch = image.shape[0]
+    if batch == 0:  # PyTorch's grids refuse to be empty.
+        return image
     noise = torch.rand(batch, 4, generator=generator) * 2 - 1
     angle, size = noise[:, 0] * math.radians(roll_deg), 1 + noise[:, 1] * scale
     cos, sin = angle.cos() * size, angle.sin() * size
@@ -47,7 +49,7 @@ def relight(image: Image, generator: torch.Generator, amount: float = 0.15) -> I
     gain = 1 + amount * (torch.rand(batch, 3, 1, 1, generator=generator) * 2 - 1) * 0.5
     gain = gain * (1 + amount * (torch.rand(batch, 1, 1, 1, generator=generator) * 2 - 1))
     offset = amount * (torch.rand(batch, 1, 1, 1, generator=generator) * 2 - 1)
-    return (image * gain + offset).clamp(-1, 1)
+    return (image * gain.to(image) + offset.to(image)).clamp(-1, 1)
 
 
 def soften(image: Image, generator: torch.Generator) -> Image:

@@ -122,7 +122,12 @@ class EncoderTrainer:
 
         Returns:
             Every term's value, before weighting.
+
+        Raises:
+            ValueError: there is no face that gets image losses.
         """
+        if real.shape[0] + (sampled.shape[0] if drawn is None else drawn) == 0:
+            raise ValueError("a step needs a real face, or a sampled one that is drawn")
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.step_number)
         # Real faces change as a whole (any face is a fair target); sampled ones only in what the encoder sees, since their
@@ -141,8 +146,7 @@ class EncoderTrainer:
             "l2": F.mse_loss(image, target),
             "lpips": self.perceptual(image, target).mean(),
             "code": self._code_error([m[real.shape[0] :] for m in maps], codes),
-            "w_norm": torch.stack([(m[: real.shape[0]] - self._w_avg()).square().mean() for m in maps]).mean()
-            / self.w_variance,
+            "w_norm": self._distance_from_w_avg([m[: real.shape[0]] for m in maps]),
             "roughness": torch.stack([(m - m.mean((2, 3), keepdim=True)).square().mean() for m in maps]).mean()
             / self.w_variance,
         }
@@ -191,9 +195,15 @@ class EncoderTrainer:
     def _code_error(self, maps: list[Tensor], codes: Float[Tensor, "batch num_ws w_dim"]) -> Tensor:
         """Compare every pixel of every map with the one code that drew the face."""
         if codes.shape[0] == 0:
-            return codes.new_zeros(())
+            return codes.new_zeros(())  # No faces have no error: a mean over them would be no number.
         errors = [(m - codes[:, layer, :, None, None]).square().mean() for layer, m in enumerate(maps)]
         return torch.stack(errors).mean() / self.w_variance
+
+    def _distance_from_w_avg(self, maps: list[Tensor]) -> Tensor:
+        """Return the squared distance of codes from w_avg, in units of W's variance; 0 for no codes."""
+        if maps[0].shape[0] == 0:
+            return maps[0].new_zeros(())
+        return torch.stack([(m - self._w_avg()).square().mean() for m in maps]).mean() / self.w_variance
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -205,7 +215,7 @@ class EncoderTrainer:
             kept.copy_(current)
 
 
-def resize(image: Image, resolution: int) -> Image:
+def resize(image: Image, resolution: int) -> Float[Tensor, "batch 3 {resolution} {resolution}"]:
     """Pool an image down, or interpolate it up, to a resolution; nothing happens where it has it."""
     if image.shape[-1] == resolution:
         return image

@@ -1,0 +1,126 @@
+"""Does the StyleMap encoder give a generator's codes: in its sizes, for its layers, near its mean face from the start?"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from encoders.stylemap import StyleMapEncoder
+from generators.latent import as_stylemaps, check_latent, space_of
+
+
+@pytest.fixture
+def small():
+    def build(num_ws=12, w_dim=6, **arguments):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            encoder = StyleMapEncoder(num_ws, w_dim, pyramid_channels=(8, 8, 8), width=8, **arguments)
+        encoder.w_avg.copy_(torch.linspace(-1, 1, w_dim))
+        return encoder.eval()
+
+    return build
+
+
+def faces(batch=1):
+    return torch.rand(batch, 3, 256, 256, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def spatial_sizes(latent):
+    return [m.shape[2] for m in as_stylemaps(latent) if m.shape[2] == m.shape[3]]
+
+
+def test_the_encoder_states_what_it_takes_and_gives(small):
+    assert StyleMapEncoder.input_resolution == 256
+    assert small().space == "stylemap"
+    assert small(sizes=(1, 1, 1)).space == "w_plus"
+
+
+def test_coarse_and_middle_layers_are_maps_and_fine_layers_are_vectors(small):
+    latent = small()(faces(2))
+    assert space_of(latent) == "stylemap"
+    assert spatial_sizes(latent) == [2] * 4 + [4] * 4 + [1] * 4
+    assert all(m.shape[:2] == (2, 6) for m in latent)
+
+
+def test_sizes_of_1_give_a_w_plus(small):
+    latent = small(sizes=(1, 1, 1))(faces(2))
+    assert space_of(latent) == "w_plus"
+    assert latent.shape == (2, 12, 6)
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 1), (4, 8, 2), (2, 4, 8), (3, 5, 1)])
+def test_maps_come_in_any_size(small, sizes):
+    coarse, middle, fine = sizes
+    assert spatial_sizes(small(sizes=sizes)(faces())) == [coarse] * 4 + [middle] * 4 + [fine] * 4
+
+
+@pytest.mark.parametrize("num_ws", [1, 2, 4, 6, 8, 9, 16, 18])
+def test_any_number_of_layers_is_served(small, num_ws):
+    expected = ([2] * 4 + [4] * 4 + [1] * 10)[:num_ws]
+    assert spatial_sizes(small(num_ws)(faces())) == expected
+
+
+def test_an_untrained_encoder_returns_about_w_avg(small):
+    encoder = small()
+    for style_map in encoder(faces(2)):
+        assert (style_map - encoder.w_avg[:, None, None]).abs().max() < 0.3
+
+
+def test_w_avg_is_added_by_the_encoder_itself(small):
+    encoder = small()
+    before = encoder(faces())
+    encoder.w_avg.add_(2)
+    for a, b in zip(encoder(faces()), before, strict=True):
+        torch.testing.assert_close(a, b + 2)
+    assert "w_avg" in encoder.state_dict()
+
+
+def test_a_code_does_not_depend_on_the_rest_of_the_batch(small):
+    encoder, images = small(), faces(2)
+    for both, alone in zip(encoder(images), encoder(images[1:]), strict=True):
+        torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_code_keeps_where_things_are(small):
+    encoder, face = small(), faces()
+    changed = face.clone()
+    changed[..., 192:] = 0
+    before, after = encoder(face), encoder(changed)
+    change = (after[4] - before[4]).abs().mean((0, 1, 2))
+    assert change[3] > change[0]
+
+
+def test_features_are_those_of_the_backbone(small):
+    encoder = small()
+    assert all(torch.equal(a, b) for a, b in zip(encoder.features(faces()), encoder.backbone(faces()), strict=True))
+
+
+def test_gradients_reach_the_image_and_every_weight(small):
+    encoder, image = small(), faces().requires_grad_(True)
+    for head in encoder.heads:  # The second convolutions start at zero, which holds gradients back.
+        for block in head.down:
+            torch.nn.init.normal_(block.conv2.weight, std=0.1)
+    sum((m - 1).square().mean() for m in encoder(image)).backward()
+    assert image.grad.abs().sum() > 0
+    without = [name for name, value in encoder.named_parameters() if value.grad is None or not value.grad.abs().sum()]
+    assert without == []
+
+
+def test_its_codes_fit_the_generator_that_they_are_for(tiny_encoder, tiny_generator):
+    with torch.inference_mode():
+        latent = tiny_encoder(faces())
+        check_latent(latent, tiny_generator.num_ws, tiny_generator.w_dim)
+        assert tiny_generator.synthesis(latent).shape == (1, 3, 256, 256)
+    assert tiny_encoder.identity.fits(tiny_generator.identity)
+
+
+def test_a_state_dict_fills_a_second_encoder(small):
+    first, second = small(), StyleMapEncoder(12, 6, pyramid_channels=(8, 8, 8), width=8)
+    second.load_state_dict(first.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(first(faces()), second(faces()), strict=True))
+
+
+def test_the_names_of_its_tensors_stay_those_of_the_weights_that_ship():
+    with torch.device("meta"):
+        names = {name.split(".")[0] for name in StyleMapEncoder().state_dict()}
+    assert names == {"backbone", "top", "lateral2", "lateral1", "down2", "down1", "heads", "w_avg"}

@@ -1,0 +1,239 @@
+"""Does a training step teach, and does a resumed training go on as if it had never stopped?"""
+
+from __future__ import annotations
+
+import io
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from encoders.stylemap import StyleMapEncoder
+from encoders.training.trainer import EncoderTrainer, Losses, Schedule, resize
+from generators.preview import PreviewHead
+
+
+def difference(a, b):
+    """Stand in for a perceptual distance."""
+    return (a - b).abs().mean((1, 2, 3))
+
+
+class Constant(nn.Module):
+    """An encoder that sees nothing: it gives the same maps for every face, and learns them."""
+
+    def __init__(self, num_ws, w_dim, size, value=0.0):
+        super().__init__()
+        self.maps = nn.ParameterList(torch.full((w_dim, size, size), float(value)) for _ in range(num_ws))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, image):
+        self.calls += 1
+        return tuple(m.expand(image.shape[0], -1, -1, -1) for m in self.maps)
+
+
+@pytest.fixture
+def data(tiny_generator):
+    """Return two real faces, two that the generator drew, and their codes."""
+    random = torch.Generator().manual_seed(3)
+    codes = tiny_generator.mapping(torch.randn(4, 32, generator=random))
+    with torch.no_grad():
+        faces = tiny_generator.synthesis(codes).clamp(-1, 1)
+    return faces[:2], faces[2:], codes[2:]
+
+
+@pytest.fixture
+def make(tiny_generator):
+    """Build a trainer; networks differ with ``seed``, as they would in another process."""
+
+    def build(seed=0, resolution=16, **arguments):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            encoder = StyleMapEncoder(12, 32, pyramid_channels=(8, 8, 8), width=8)
+            preview = PreviewHead.for_generator(tiny_generator, resolution) if resolution else None
+        encoder.w_avg.copy_(tiny_generator.w_avg)
+        schedule = Schedule(30, learning_rate=2e-3, warmup=2)
+        return EncoderTrainer(encoder, tiny_generator, difference, schedule, preview, **arguments)
+
+    return build
+
+
+def tensors(state, prefix=""):
+    """Flatten a nested state to its tensors and numbers."""
+    if isinstance(state, dict):
+        return {k: v for key, value in state.items() for k, v in tensors(value, f"{prefix}.{key}").items()}
+    if isinstance(state, list | tuple):
+        return {k: v for i, value in enumerate(state) for k, v in tensors(value, f"{prefix}.{i}").items()}
+    return {prefix: state}
+
+
+def assert_same_state(a, b):
+    a, b = tensors(a), tensors(b)
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert torch.equal(value, b[name]) if isinstance(value, torch.Tensor) else value == b[name], name
+
+
+def test_the_loss_falls_on_a_handful_of_fixed_faces(make, data):
+    trainer = make(losses=Losses(code=1.0))
+    terms = [trainer.step(*data) for _ in range(14)]
+    for name in ("loss", "code"):
+        values = [term[name] for term in terms]
+        assert sum(values[-3:]) < 0.9 * sum(values[:3]), name
+
+
+def test_every_term_is_reported_and_finite(make, data):
+    terms = make().step(*data)
+    assert terms.keys() == {"l2", "lpips", "code", "w_norm", "roughness", "gradient", "loss"}
+    assert all(math.isfinite(value) for value in terms.values())
+    weights = Losses()
+    weighted = sum(getattr(weights, name) * terms[name] for name in ("l2", "lpips", "code", "w_norm", "roughness"))
+    assert terms["loss"] == pytest.approx(weighted, rel=1e-5)
+
+
+@pytest.mark.parametrize(("real", "sampled", "drawn"), [(2, 0, None), (0, 2, None), (0, 2, 1), (1, 2, 0), (2, 0, 0)])
+def test_a_step_works_with_one_kind_of_faces_only(make, data, real, sampled, drawn):
+    faces, drawn_faces, codes = data
+    terms = make().step(faces[:real], drawn_faces[:sampled], codes[:sampled], drawn)
+    assert all(math.isfinite(value) for value in terms.values())
+    assert (terms["w_norm"] == 0) == (real == 0)
+    assert (terms["code"] == 0) == (sampled == 0)
+
+
+def test_a_step_without_any_face_to_look_at_is_refused(make, data):
+    faces, drawn_faces, codes = data
+    with pytest.raises(ValueError, match="a step needs a real face"):
+        make().step(faces[:0], drawn_faces, codes, drawn=0)
+
+
+def test_the_terms_are_what_they_say(tiny_generator, data):
+    encoder = Constant(12, 32, 2)
+    for m in encoder.maps:
+        m.data.copy_(tiny_generator.w_avg[:, None, None].expand(-1, 2, 2))
+    trainer = EncoderTrainer(encoder, tiny_generator, difference, Schedule(10))
+    real, sampled, codes = data
+    terms = trainer.step(real, sampled, codes)
+    assert terms["w_norm"] == 0
+    assert terms["roughness"] == pytest.approx(0, abs=1e-12)
+    expected = (codes - tiny_generator.w_avg).square().mean() / trainer.w_variance
+    assert terms["code"] == pytest.approx(expected.item(), rel=1e-4)
+    with torch.no_grad():
+        encoder.maps[0].copy_(tiny_generator.w_avg[:, None, None].expand(-1, 2, 2))
+        for m in encoder.maps[1:]:
+            m.copy_(encoder.maps[0])
+        for m in encoder.maps:
+            m[:, 0, 0] += 2
+    terms = trainer.step(real, sampled, codes)
+    # A quarter of the pixels is 2 above: mean square 1, mean 0.5, variance 0.75.
+    assert terms["w_norm"] == pytest.approx(1 / trainer.w_variance, rel=1e-4)
+    assert terms["roughness"] == pytest.approx(0.75 / trainer.w_variance, rel=1e-4)
+
+
+def test_a_step_changes_the_encoder_and_not_the_generator(make, data, tiny_generator):
+    trainer = make()
+    generator = {name: value.clone() for name, value in tiny_generator.state_dict().items()}
+    encoder = {name: value.clone() for name, value in trainer.encoder.state_dict().items()}
+    preview = {name: value.clone() for name, value in trainer.preview.state_dict().items()}
+    trainer.step(*data)
+    assert any(not torch.equal(value, encoder[name]) for name, value in trainer.encoder.state_dict().items())
+    assert all(torch.equal(value, generator[name]) for name, value in tiny_generator.state_dict().items())
+    assert all(torch.equal(value, preview[name]) for name, value in trainer.preview.state_dict().items())
+
+
+def test_a_run_that_stopped_goes_on_bit_for_bit_as_one_that_did_not(make, data):
+    def advance(trainer, steps):
+        for _ in range(steps):
+            trainer.step(*data)
+            trainer.refresh_preview(data[0])
+
+    straight = make(seed=1)
+    advance(straight, 4)
+    stopped = make(seed=1)
+    advance(stopped, 2)
+    file = io.BytesIO()
+    torch.save({"trainer": stopped.state_dict()}, file)
+    file.seek(0)
+    resumed = make(seed=2)
+    resumed.load_state_dict(torch.load(file, weights_only=True)["trainer"])
+    assert resumed.step_number == 2
+    advance(resumed, 2)
+    assert_same_state(resumed.state_dict(), straight.state_dict())
+
+
+def test_the_format_of_checkpoints_stays(make):
+    state = make().state_dict()
+    assert list(state) == [
+        "encoder",
+        "average",
+        "optimizer",
+        "preview",
+        "preview_optimizer",
+        "random",
+        "step_number",
+    ]
+    without = make(resolution=0)
+    assert without.state_dict()["preview"] is None
+    without.load_state_dict(without.state_dict())
+
+
+def test_the_average_follows_fast_at_first_and_keeps_buffers_as_they_are(tiny_generator, data):
+    trainer = EncoderTrainer(Constant(12, 32, 1), tiny_generator, difference, Schedule(10, 0.1, warmup=1), ema=0.5)
+    for step in range(12):
+        before = [m.clone() for m in trainer.average.maps]
+        trainer.step(*data)
+        decay = min(0.5, (1 + step) / (10 + step))
+        for old, new, learnt in zip(before, trainer.average.maps, trainer.encoder.maps, strict=True):
+            torch.testing.assert_close(new.data, decay * old + (1 - decay) * learnt.data)
+        assert trainer.average.calls == trainer.encoder.calls
+    assert not any(p.requires_grad for p in trainer.average.parameters())
+    assert not trainer.average.training
+
+
+@pytest.mark.parametrize("resolution", [0, 16])
+def test_faces_are_drawn_by_the_preview_or_by_the_whole_generator(make, data, resolution, tiny_generator):
+    trainer, codes = make(resolution=resolution), data[2]
+    side = 2 * resolution or 256
+    whole = tiny_generator.synthesis(codes) if not resolution else trainer.preview(tiny_generator, codes)
+    assert torch.equal(trainer.draw(codes, side), whole)
+
+
+def test_the_preview_learns_what_the_generator_draws(make, data):
+    trainer = make()
+    _, sampled, codes = data
+    errors = [trainer.fit_preview(codes, sampled) for _ in range(60)]
+    assert errors[-1] < 0.5 * errors[0]
+
+
+def test_refreshing_the_preview_leaves_the_encoder_alone(make, data):
+    trainer = make()
+    encoder = {name: value.clone() for name, value in trainer.encoder.state_dict().items()}
+    errors = [trainer.refresh_preview(data[0]) for _ in range(20)]
+    assert errors[-1] < errors[0]
+    assert all(torch.equal(value, encoder[name]) for name, value in trainer.encoder.state_dict().items())
+    assert all(p.grad is None for p in trainer.encoder.parameters())
+
+
+def test_a_trainer_without_a_preview_says_so(make, data):
+    with pytest.raises(RuntimeError, match="no preview"):
+        make(resolution=0).fit_preview(data[2], data[1])
+
+
+@given(st.integers(1, 500), st.integers(0, 100))
+def test_the_learning_rate_warms_up_and_then_only_falls_to_a_twentieth(steps, warmup):
+    schedule = Schedule(steps, learning_rate=1.0, warmup=warmup)
+    rates = [schedule.rate(step) for step in range(max(steps, warmup) + 5)]
+    peak = min(warmup, len(rates) - 1)
+    assert all(a < b for a, b in pairwise(rates[:peak]))
+    assert all(a >= b for a, b in pairwise(rates[peak:]))
+    assert all(0 < rate <= 1 for rate in rates)
+    assert schedule.rate(10_000) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("side", [8, 16, 48])
+def test_resizing_keeps_flat_images_and_gives_the_side_asked_for(side):
+    flat = torch.full((1, 3, 16, 16), 0.25)
+    torch.testing.assert_close(resize(flat, side), torch.full((1, 3, side, side), 0.25))
+    assert resize(flat, 16) is flat
