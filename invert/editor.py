@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class Editor:
         self.face: AlignedFace | None = None
         self.inversion: Inversion | None = None
 
-    def set_photo(self, photo: UInt8[np.ndarray, "height width 3"], face: str | int = "largest") -> Self:
+    def set_photo(self, photo: UInt8[np.ndarray, "height width 3"], face: str | int = "largest") -> Editor:
         """Find a face and invert it.
 
         Raises:

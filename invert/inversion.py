@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -26,6 +26,7 @@ class Inversion:
     """The user stopped the optimiser; the code is the best one until then."""
 
 
+@runtime_checkable
 class Inverter(Protocol):
     """Anything that finds codes: an encoder, the projector, or one after the other."""
 

@@ -14,7 +14,7 @@ from generators.base import Generator
 from generators.errors import LatentMismatch, UnknownName
 from invert.inversion import Inversion, Inverter, resize
 from invert.perceptual import Perceptual, load_perceptual
-from invert.projector import Projector, Space
+from invert.projector import Projector
 from pretrained.loading import load_encoder
 from pretrained.shipped import encoder_names
 
@@ -50,7 +50,7 @@ def load_inverter(
     method: str,
     generator: Generator,
     *,
-    space: Space = "w_plus",
+    space: str = "w_plus",
     steps: int = 100,
     refine: int = 0,
     perceptual: Perceptual | None = None,

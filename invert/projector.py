@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -22,7 +21,7 @@ from generators.latent import Latent, batch_size, check_latent, space_of
 from invert.inversion import Inversion, resize
 from invert.perceptual import Perceptual
 
-Space = Literal["w", "w_plus", "stylemap"]
+SPACES = ("w", "w_plus", "stylemap")
 LOSS_RESOLUTION = 256
 
 
@@ -32,7 +31,7 @@ class Projector:
 
     generator: Generator
     perceptual: Perceptual
-    space: Space = "w_plus"
+    space: str = "w_plus"
     """``w``: one vector for all layers, stays editable; ``w_plus``: one for each, looks closer; ``stylemap``: only from a
     start that has maps."""
     steps: int = 100
@@ -45,8 +44,8 @@ class Projector:
     """Told the number of the step and its loss terms, as means over the batch."""
 
     def __post_init__(self) -> None:
-        if self.space not in get_args(Space):
-            raise UnknownName("space", self.space, get_args(Space))
+        if self.space not in SPACES:
+            raise UnknownName("space", self.space, SPACES)
         if self.steps < 0:
             raise ValueError(f"steps must be 0 or more, not {self.steps}")
 

@@ -99,7 +99,7 @@ def train_encoder(
     _check_plan(folder, plan)
     encoder.w_avg.copy_(generator.w_avg)
     images, codes = sample_faces(generator, plan.samples, plan.seed, folder)
-    preview = _preview(generator, plan.preview_resolution)
+    preview = _preview(generator, plan.preview_resolution, plan.seed)
     trainer = EncoderTrainer(
         encoder, generator, perceptual, Schedule(plan.steps, plan.learning_rate), preview, losses, seed=plan.seed
     )
@@ -135,12 +135,14 @@ def train_encoder(
     return trainer.average
 
 
-def _preview(generator: Generator, resolution: int) -> PreviewHead | None:
+def _preview(generator: Generator, resolution: int, seed: int) -> PreviewHead | None:
     if not resolution:
         return None
     if not isinstance(generator, MobileStyleGAN):
         raise ToolkitError(f"no preview for {type(generator).__name__}: use --preview-resolution 0")
-    return PreviewHead.for_generator(generator, resolution)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # Runs of one plan start alike.
+        return PreviewHead.for_generator(generator, resolution)
 
 
 def compile_trainer(trainer: EncoderTrainer) -> None:
@@ -172,7 +174,7 @@ def sample_faces(
     for start in range(done, count, 4):
         with torch.no_grad():
             drawn = F.adaptive_avg_pool2d(
-                generator.synthesis(torch.from_numpy(codes[start : start + 4]).float()), resolution
+                generator.synthesis(torch.from_numpy(np.array(codes[start : start + 4])).float()), resolution
             )
         images[start : start + 4] = to_uint8(drawn).numpy()
         if start % 100 == 0 or start + 4 >= count:

@@ -113,7 +113,7 @@ def command(
     torch.manual_seed(seed)
     settings = {"space": space, "steps": steps} if method == "projector" else {"refine": refine}
     try:
-        specs = _parse_edits(edits)
+        specs = _parse_edits(edits, generator)
         recipe = Recipe(method, settings | {"seed": seed}, specs, face, is_aligned, predictor, paste)  # type: ignore[arg-type]
         sources = [demo_photo()] if demo else find_photos(photos)
         if dry_run:
@@ -182,11 +182,18 @@ class Progress:
             self.bar = None
 
 
-def _parse_edits(edits: tuple[str, ...]) -> tuple[Any, ...]:
-    from editing.composition import parse_edits
-    from pretrained.directions import direction_names
+def _parse_edits(edits: tuple[str, ...], generator: str) -> tuple[Any, ...]:
+    """Read the edits; a name is one that ships, or the path of a direction's file.
 
-    return tuple(parse_edits(edits, direction_names()))
+    For a generator of the catalogue the names are checked here, before anything is fetched; for a file once it is loaded.
+    """
+    from editing.composition import parse_edit, parse_edits
+    from pretrained.catalog import CATALOG
+    from pretrained.directions import known_names
+
+    specs = parse_edits(edits)
+    known = known_names(generator) if generator in CATALOG else None
+    return tuple(spec if Path(spec.name).is_file() else parse_edit(str(spec), known) for spec in specs)
 
 
 def _load_tools(recipe: Recipe, generator: str, device: Any, on_step: Callable[[int, dict[str, float]], None]) -> Tools:

@@ -57,6 +57,7 @@ def command(
 
     The run's folder gets encoder.safetensors (use it with --method FILE), log.csv, samples.png and a checkpoint.
     """
+    import torch
     from tqdm import tqdm
 
     from encoders.stylemap import StyleMapEncoder
@@ -73,6 +74,7 @@ def command(
     network = load_generator(generator, notify=notify)
     real, _ = read_faces(data, split)
     watched = None if validation is None else read_faces(validation, val_split, limit=val_count)[0]
+    torch.manual_seed(plan.seed)
     encoder = StyleMapEncoder(num_ws=network.num_ws, w_dim=network.w_dim)
     try:
         encoder.backbone.load_state_dict(squeezenet_imagenet())

@@ -1,0 +1,41 @@
+"""Shared by the tests of the user's side: a cheap distance, a photo with a face, and networks as files."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def cheap_distance():
+    """Stands in for LPIPS, which cannot be had without its weights."""
+    from invert.perceptual import Perceptual
+
+    return Perceptual("mean absolute difference", lambda a, b: (a - b).abs().mean((1, 2, 3)))
+
+
+@pytest.fixture(scope="session")
+def astronaut():
+    """A public-domain photo with one face, inside the scikit-image package."""
+    from invert.photo import demo_photo, read_photo
+
+    return read_photo(demo_photo())
+
+
+@pytest.fixture
+def generator_file(tiny_generator, tmp_path):
+    """The tiny generator as a file."""
+    from pretrained import safetensors
+
+    path = tmp_path / "tiny.safetensors"
+    safetensors.save(path, tiny_generator.state_dict(), {"name": "tiny", "source_sha256": "0" * 64})
+    return path
+
+
+@pytest.fixture
+def encoder_file(tiny_encoder, tiny_generator, tmp_path):
+    """The tiny encoder as a file, as training writes it."""
+    from pretrained.loading import save_encoder
+
+    path = tmp_path / "tiny-encoder.safetensors"
+    save_encoder(path, tiny_encoder, tiny_generator.identity)
+    return path

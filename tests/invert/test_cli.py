@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from invert.cli.main import cli
+from invert.latents import load_latent
+from invert.photo import demo_photo, read_photo
+
+
+@pytest.fixture
+def run(generator_file, encoder_file, cheap_distance, monkeypatch, tmp_path):
+    """Run the command line on the tiny networks; results go to ``tmp_path / "out"``."""
+    monkeypatch.setattr("invert.perceptual.load_perceptual", lambda *_: cheap_distance)
+    # The process of the tests is not the command's own.
+    monkeypatch.setattr("invert.performance.keep_freed_memory", lambda: False)
+    defaults = ["--generator", str(generator_file), "-o", str(tmp_path / "out"), "--device", "cpu"]
+
+    def call(*arguments, method=str(encoder_file), **kwargs):
+        return CliRunner().invoke(cli, [*map(str, arguments), "--method", method, *defaults], **kwargs)
+
+    return call
+
+
+def bad_photo(folder, name="bad.jpg"):
+    path = folder / name
+    path.write_bytes(b"this is no photo")
+    return path
+
+
+def test_a_photo_gives_every_file_that_the_design_lists(run, tmp_path):
+    result = run(demo_photo())
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "out" / "astronaut"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"aligned.png", "inverted.png", "result.jpg", "comparison.png", "latent.safetensors", "report.json"}
+    assert read_photo(folder / "inverted.png").shape == (256, 256, 3)
+    assert read_photo(folder / "result.jpg").shape == read_photo(demo_photo()).shape
+
+
+def test_the_report_says_what_was_done_and_what_measured_it(run, tmp_path):
+    run(demo_photo())
+    report = json.loads((tmp_path / "out/astronaut/report.json").read_text())
+    assert report["metrics"]["perceptual"]["backbone"] == "mean absolute difference"
+    assert report["metrics"]["mse"]["value"] > 0
+    assert report["generator"] == {"name": "tiny", "sha256": "0" * 64}
+    assert {"stylegan-invert", "torch", "python"} <= set(report["versions"])
+    assert set(report["seconds"]) == {"read", "align", "invert", "edit", "paste", "measure"}
+
+
+def test_the_latent_can_be_drawn_again(run, tmp_path, tiny_generator):
+    run(demo_photo())
+    saved = load_latent(tmp_path / "out/astronaut/latent.safetensors", tiny_generator)
+    drawn = tiny_generator.synthesis(saved.latent)[0].clamp(-1, 1)
+    inverted = read_photo(tmp_path / "out/astronaut/inverted.png").astype(np.float32)
+    assert np.abs(drawn.permute(1, 2, 0).numpy() * 127.5 + 127.5 - inverted).max() < 1
+    assert saved.crop_from_photo.shape == (3, 3)
+
+
+def test_outside_the_face_the_photo_keeps_every_bit(run, tmp_path):
+    # A copy with a wide margin: the crop cannot reach its left part.
+    photo = np.pad(read_photo(demo_photo()), ((0, 0), (400, 0), (0, 0)), mode="reflect")
+    Image.fromarray(photo[:, :]).save(tmp_path / "wide.png")
+    from invert.faces import align, detect, paste_back
+
+    original = read_photo(tmp_path / "wide.png")
+    face = align(original, detect(original)[0], 256)
+    pasted = paste_back(original, -face.image, face)
+    changed = np.argwhere((pasted != original).any(2))
+    assert changed.size
+    corners = np.linalg.inv(face.crop_from_photo) @ np.array(
+        [[-0.5, 255.5, 255.5, -0.5], [-0.5, -0.5, 255.5, 255.5], [1] * 4]
+    )
+    left, right = corners[0].min(), corners[0].max()
+    assert changed[:, 1].min() >= left - 1
+    assert changed[:, 1].max() <= right + 1
+
+
+def test_edits_are_drawn_and_recorded(run, tmp_path, tiny_generator):
+    from editing.directions import Direction
+    from pretrained.directions import save_direction
+
+    vector = torch.zeros(tiny_generator.w_dim)
+    vector[0] = 1
+    save_direction(tmp_path / "wider.safetensors", Direction.of("wider", vector, tiny_generator.identity))
+    spec = f"{tmp_path / 'wider.safetensors'}=+2"
+    result = run(demo_photo(), "--edit", spec)
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "out/astronaut"
+    edited, inverted = (read_photo(folder / name).astype(int) for name in ("edited.png", "inverted.png"))
+    assert np.abs(edited - inverted).max() > 8
+    assert json.loads((folder / "report.json").read_text())["edits"][0]["strength"] == 2
+
+
+def test_one_bad_photo_does_not_stop_the_others(run, tmp_path):
+    result = run(bad_photo(tmp_path), demo_photo(), tmp_path / "missing.png")
+    assert result.exit_code == 1
+    assert (tmp_path / "out/astronaut/report.json").is_file()
+    assert "bad.jpg" in result.output
+    assert "missing.png" in result.output
+    assert "2 of 3 photos failed" in result.output
+
+
+def test_a_folder_is_every_photo_in_it(run, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(read_photo(demo_photo())).save(folder / name)
+    result = run(folder, "--json")
+    assert result.exit_code == 0, result.output
+    assert [report["photo"] for report in json.loads(result.stdout)] == [str(folder / "a.png"), str(folder / "b.png")]
+
+
+def test_photos_of_one_name_do_not_overwrite_each_other(run, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(read_photo(demo_photo())).save(tmp_path / name / "me.png")
+    assert run(tmp_path / "one/me.png", tmp_path / "two/me.png").exit_code == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"me", "me_2"}
+
+
+def test_several_faces_get_a_numbered_folder_each(run, tmp_path):
+    one = Image.fromarray(read_photo(demo_photo()))
+    both = Image.new("RGB", (1024, 512))
+    both.paste(one, (0, 0))
+    both.paste(one.resize((400, 400)), (560, 50))
+    both.save(tmp_path / "two.png")
+    result = run(tmp_path / "two.png", "--face", "all")
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"two-0", "two-1"}
+
+
+def test_standard_input_is_a_photo(run, tmp_path, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(demo_photo().read_bytes()))
+    result = run("-", input=stream.buffer.read())
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out/stdin/report.json").is_file()
+
+
+def test_an_aligned_face_is_taken_as_it_is(run, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)).save(tmp_path / "noise.png")
+    assert run(tmp_path / "noise.png").exit_code == 1  # There is no face in noise.
+    assert run(tmp_path / "noise.png", "--no-align").exit_code == 0
+
+
+def test_refinement_gives_a_history(run, tmp_path):
+    assert run(demo_photo(), "--refine", 2).exit_code == 0
+    assert json.loads((tmp_path / "out/astronaut/report.json").read_text())["history"]["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--method", "stylemop"], "unknown method 'stylemop': did you mean stylemap"),
+        (["--generator", "mobilestylegan-ffhq-1024", "--edit", "agee=3"], "unknown edit 'agee': did you mean age"),
+        (["--edit", "age"], "expected NAME=STRENGTH"),
+        (["--method", "projector", "--space", "wplus"], "unknown space 'wplus': did you mean w_plus"),
+        (["--generator", "mobilestylegan-ffhq"], "did you mean mobilestylegan-ffhq-1024"),
+        (["--face", "biggest"], "expected largest, all or a number"),
+        (["--device", "cuda:99"], "--device cuda:99"),
+        (["--demo"], "either photos or --demo"),
+    ],
+)
+def test_a_mistake_in_the_command_is_explained_and_exits_with_2(run, tmp_path, arguments, words, monkeypatch):
+    monkeypatch.setattr("invert.perceptual.load_perceptual", lambda *_: None)
+    defaults = ["--generator", str(tmp_path / "tiny.safetensors"), "--method", "projector", "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli, [str(demo_photo()), *defaults, *arguments])
+    assert result.exit_code == 2, result.output
+    assert words in " ".join(result.output.split())
+
+
+def test_an_output_folder_that_cannot_be_made_is_found_before_the_work(run, tmp_path):
+    (tmp_path / "out").write_text("a file is in the way")
+    result = run(demo_photo())
+    assert result.exit_code == 2
+    assert "--output" in result.output
+
+
+def test_a_dry_run_writes_nothing(run, tmp_path):
+    result = run(demo_photo(), "--edit", "age=+1", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["edits"] == ["age=+1"]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["train", "--help"], ["--version"]])
+def test_help_answers_without_torch(arguments):
+    code = (
+        "import sys\nfrom invert.cli.main import cli\n"
+        f"try: cli({arguments!r}, standalone_mode=False)\nexcept BaseException: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import invert
+
+
+def test_every_public_name_is_found():
+    for name in invert.__all__:
+        assert getattr(invert, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'inverrt'"):
+        invert.inverrt  # noqa: B018
+
+
+def test_importing_the_package_does_not_import_torch():
+    code = "import sys, invert; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_foreign_package_of_the_same_name_is_noticed(tmp_path, repository):
+    (tmp_path / "encoders").mkdir()
+    (tmp_path / "encoders/__init__.py").touch()
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(repository)!r}]; import invert"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "needs its own package 'encoders'" in result.stderr

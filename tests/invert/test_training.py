@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import csv
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from generators.errors import ToolkitError
+from invert.training import Plan, batches, from_uint8, sample_codes, sample_faces, to_uint8, train_encoder
+
+PLAN = Plan(
+    steps=2, batch_real=2, batch_sampled=2, batch_drawn=1, samples=6, preview_resolution=64, preview_steps=2, every=1
+)
+
+
+@pytest.fixture
+def faces():
+    return torch.randint(0, 256, (4, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def rows_of(folder):
+    with (folder / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_a_checkpoint_a_log_and_a_sheet(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
+    train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, faces[:1], tmp_path, PLAN)
+    assert {"checkpoint.pt", "log.csv", "samples.png", "plan.json", "sampled.json"} <= {p.name for p in tmp_path.iterdir()}
+    assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2"]
+    assert all(float(row["val_mse"]) > 0 for row in rows_of(tmp_path))
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
+    import copy
+    from dataclasses import replace
+
+    def train(folder, plan, report=None):
+        encoder = copy.deepcopy(tiny_encoder)
+        return train_encoder(encoder, tiny_generator, cheap_distance, faces, None, folder, plan, report=report)
+
+    class Killed(Exception):
+        pass
+
+    def kill(step, terms):
+        if step == 2:
+            raise Killed
+
+    plan = replace(PLAN, steps=3)
+    whole = train(tmp_path / "whole", plan)
+    with pytest.raises(Killed):
+        train(tmp_path / "cut", plan, kill)
+    resumed = train(tmp_path / "cut", plan)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_run_of_another_plan_is_not_continued(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
+    from dataclasses import replace
+
+    train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, PLAN)
+    with pytest.raises(ToolkitError, match="another batch_real"):
+        train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, replace(PLAN, batch_real=3))
+
+
+def test_sampled_faces_are_what_their_codes_draw(tmp_path, tiny_generator):
+    images, codes = sample_faces(tiny_generator, 6, 0, tmp_path)
+    drawn = tiny_generator.synthesis(torch.from_numpy(codes[4:5].copy()).float())
+    assert np.abs(to_uint8(drawn).numpy()[0].astype(int) - images[4].astype(int)).max() <= 1
+
+
+def test_sampling_goes_on_where_it_was_stopped(tmp_path, tiny_generator):
+    images, _ = sample_faces(tiny_generator, 6, 0, tmp_path)
+    whole = images.copy()
+    images[4:] = 0
+    images.flush()
+    (tmp_path / "sampled.json").write_text('{"done": 4, "seed": 0}')
+    assert np.array_equal(sample_faces(tiny_generator, 6, 0, tmp_path)[0], whole)
+
+
+def test_half_of_the_codes_mix_two_styles(tiny_generator):
+    codes = sample_codes(tiny_generator, 10, 0)
+    mixed = (codes != codes[:, :1]).flatten(1).any(1)
+    assert mixed.tolist() == [False] * 5 + [True] * 5
+
+
+def test_batches_use_every_row_before_any_repeats():
+    rows = np.concatenate(list(itertools.islice(batches(12, 4, seed=0), 3)))
+    assert sorted(rows) == list(range(12))
+
+
+def test_skipped_batches_are_the_first_ones():
+    whole = list(itertools.islice(batches(10, 4, seed=3), 8))
+    rest = list(itertools.islice(batches(10, 4, seed=3, skip=5), 3))
+    assert all(np.array_equal(a, b) for a, b in zip(whole[5:], rest, strict=True))
+
+
+def test_bytes_survive_the_way_through_floats():
+    values = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(3, 1)
+    assert np.array_equal(to_uint8(from_uint8(values)).numpy(), values)
