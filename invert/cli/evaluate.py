@@ -29,19 +29,19 @@ from invert.cli.options import choose_device, device_option, generator_option, n
 def command(
     data: Path, methods: str, split: str | None, limit: int | None, steps: int, generator: str, device: str, as_json: bool
 ) -> None:
-    r"""Measure how well methods reconstruct aligned faces (256 px, [-1, 1]).
+    """Measure how well methods reconstruct aligned faces (256 px, [-1, 1]).
 
     \b
     stylegan-invert evaluate faces/ --methods stylemap,stylemap+30,projector
-    """
+    """  # noqa: D301 (click reads \b as "keep these lines")
     from tqdm import tqdm
 
     from generators.errors import ToolkitError
     from invert.dataset import read_faces
     from invert.evaluation import evaluate, table
     from invert.inverters import load_inverter
-    from invert.performance import keep_freed_memory
     from invert.perceptual import load_perceptual
+    from invert.performance import keep_freed_memory
     from pretrained.loading import load_generator
 
     keep_freed_memory()

@@ -44,14 +44,14 @@ class LazyGroup(DefaultGroup):  # type: ignore[misc]
 )
 @click.version_option(package_name="stylegan-invert")
 def cli() -> None:
-    r"""Find a face photo's latent code in a StyleGAN2-family generator, edit it and put the result back.
+    """Find a face photo's latent code in a StyleGAN2-family generator, edit it and put the result back.
 
     \b
     stylegan-invert photo.jpg --method stylemap
     stylegan-invert photo.jpg --refine 30 --edit age=+2 --edit smile=-1
     stylegan-invert --demo
     stylegan-invert run --help        all options of the above
-    """
+    """  # noqa: D301 (click reads \b as "keep these lines")
 
 
 def main() -> None:

@@ -93,8 +93,8 @@ def command(
     """Invert and edit the faces of photos (files, folders, or - for standard input).
 
     Each face gets DIR/STEM/ with comparison.png (look at this first), aligned.png, inverted.png, edited.png, result.jpg
-    (the whole photo with the face put back), latent.safetensors and report.json. A bad photo is reported, the rest go on; the exit
-    code is then 1.
+    (the whole photo with the face put back), latent.safetensors and report.json. A bad photo is reported, the rest go on;
+    the exit code is then 1.
     """
     if demo == bool(photos):
         raise click.UsageError("give one photo or more, or --demo" if not photos else "give either photos or --demo")
