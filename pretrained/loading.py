@@ -21,6 +21,8 @@ from pretrained.errors import BrokenFile, CheckpointMismatch
 from pretrained.shipped import encoder_names
 
 logger = logging.getLogger(__name__)
+_MAX_MAP = 64
+"""Largest side of a style map: the features that it is made of have no more pixels."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -51,18 +53,28 @@ def load_generator(
 
 
 def mobilestylegan_arguments(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Deduce the constructor arguments of a MobileStyleGAN from the shapes of its tensors."""
+    """Deduce the constructor arguments of a MobileStyleGAN from the shapes of its tensors.
+
+    Raises:
+        BrokenFile: a tensor that tells a size is missing, or tells one that no network can have.
+    """
     num_blocks = sum(name.endswith(".up_modulation.weight") for name in tensors)
     try:
-        return {
-            "channels": [tensors[f"synthesis.blocks.{k}.conv2.pointwise.weight"].shape[0] for k in range(num_blocks)],
-            "const_channels": tensors["synthesis.const"].shape[1],
-            "z_dim": tensors["mapping.layers.0.weight"].shape[1],
-            "w_dim": tensors["mapping.layers.0.weight"].shape[0],
-            "mapping_layers": sum(name.startswith("mapping.layers.") for name in tensors) // 2,
-        }
-    except (KeyError, IndexError) as error:
+        channels = [tensors[f"synthesis.blocks.{k}.conv2.pointwise.weight"].shape[0] for k in range(num_blocks)]
+        const_channels = tensors["synthesis.const"].shape[1]
+        w_dim, z_dim = tensors["mapping.layers.0.weight"].shape
+    except (KeyError, IndexError, ValueError) as error:
         raise BrokenFile(f"a MobileStyleGAN without {error}") from error
+    # Every block passes a quarter of its input's channels on to its first convolution.
+    if min(w_dim, z_dim, *channels) < 1 or min(const_channels, *channels[:-1]) < 4:
+        raise BrokenFile(f"no MobileStyleGAN has the channels {const_channels}, {channels} and a W of {w_dim}")
+    return {
+        "channels": channels,
+        "const_channels": const_channels,
+        "z_dim": z_dim,
+        "w_dim": w_dim,
+        "mapping_layers": sum(name.startswith("mapping.layers.") for name in tensors) // 2,
+    }
 
 
 def load_encoder(name_or_path: str | Path, device: str | torch.device = "cpu") -> StyleMapEncoder:
@@ -78,15 +90,24 @@ def load_encoder(name_or_path: str | Path, device: str | torch.device = "cpu") -
     if not path.is_file():
         raise UnknownName("encoder (nor is there such a file)", str(name_or_path), known)
     tensors, card = safetensors.load(path)
-    arguments = card.get("arguments", {})
-    sizes = [arguments.get("sizes"), arguments.get("pyramid_channels")]
-    numbers = [arguments.get("num_ws"), arguments.get("w_dim"), arguments.get("width")]
-    is_sane = all(isinstance(s, list) and len(s) == 3 for s in sizes)
-    if not is_sane or not all(isinstance(n, int) and 0 < n <= 4096 for n in [*numbers, *sizes[0], *sizes[1]]):
-        raise BrokenFile(f"{path}: its card does not describe a StyleMap encoder: {arguments or 'it is empty'}")
+    arguments = _encoder_arguments(card.get("arguments"), path)
     encoder = build(StyleMapEncoder, arguments, {name: value.float() for name, value in tensors.items()}, str(path))
     encoder.identity = Identity(str(card.get("generator", "unknown")), str(card.get("generator_sha256", "")))
     return encoder.to(device)
+
+
+def _encoder_arguments(card: Any, path: Path) -> dict[str, Any]:
+    """Read the constructor arguments that cannot be deduced from shapes, trusting nothing."""
+    card = card if isinstance(card, dict) else {}
+    arguments = {key: card.get(key) for key in ("num_ws", "w_dim", "width")}
+    triples = {key: card.get(key) for key in ("sizes", "pyramid_channels")}
+    are_triples = all(isinstance(value, list) and len(value) == 3 for value in triples.values())
+    numbers = [*arguments.values(), *(n for value in triples.values() for n in value)] if are_triples else [None]
+    # The sizes are not seen in the tensors' shapes, so nothing else would stop maps that fill the memory.
+    is_sane = all(type(n) is int and 0 < n <= 4096 for n in numbers) and max(card["sizes"]) <= _MAX_MAP
+    if not is_sane:
+        raise BrokenFile(f"{path}: its card does not describe a StyleMap encoder: {card or 'it is empty'}")
+    return arguments | {key: tuple(value) for key, value in triples.items()}
 
 
 def build(network: Callable[..., Network], arguments: dict[str, Any], tensors: dict[str, Tensor], what: str) -> Network:
@@ -96,9 +117,13 @@ def build(network: Callable[..., Network], arguments: dict[str, Any], tensors: d
 
     Raises:
         CheckpointMismatch: missing, unexpected or misshapen tensors, all of them named.
+        BrokenFile: no network has such arguments.
     """
-    with torch.device("meta"):
-        expected = network(**arguments).state_dict()
+    try:
+        with torch.device("meta"):
+            expected = network(**arguments).state_dict()
+    except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
+        raise BrokenFile(f"{what}: its tensors make no network: {error}") from error
     missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     misshapen = [name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape]
     if missing or unexpected or misshapen:

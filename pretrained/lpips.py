@@ -6,20 +6,24 @@ torchvision's own download.
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from pretrained.cache import cache_folder
+from pretrained.cache import cache_folder, sha256
 from pretrained.errors import BrokenFile, DownloadFailed
 from pretrained.onnx import read_onnx_tensors
 
 if TYPE_CHECKING:
     import lpips
+
+logger = logging.getLogger(__name__)
 
 BACKBONE_FILE = "lpips-squeeze.onnx"
 SHARED_FILE = Path("data/lpips_squeeze/lpips_sq.onnx")
@@ -54,8 +58,11 @@ def squeezenet_imagenet() -> dict[str, Tensor]:
 
 def lpips_backbone_file() -> Path | None:
     """Return the file that the backbone would be read from, if it is on this machine."""
-    downloaded = Path(torch.hub.get_dir()) / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
-    return next((path for path in [*_onnx_files(), downloaded] if path.is_file()), None)
+    return next((path for path in [*_onnx_files(), _downloaded()] if path.is_file()), None)
+
+
+def _downloaded() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
 
 
 def _onnx_files() -> list[Path]:
@@ -78,6 +85,9 @@ def _fill_from_onnx(model: nn.Module, tensors: dict[str, Tensor], file: Path) ->
     absent = [name for name in state if f"core.{name}" not in tensors and name.startswith(("net.", "lins."))]
     if absent:
         raise BrokenFile(f"{file} is not LPIPS with SqueezeNet: it lacks {', '.join(absent[:3])}; delete it")
+    misshapen = [name for name, value in model.state_dict().items() if value.shape != state[name].shape]
+    if misshapen:
+        raise BrokenFile(f"{file} is not LPIPS with SqueezeNet: other shapes of {', '.join(misshapen[:3])}; delete it")
     model.load_state_dict(state)
 
 
@@ -85,12 +95,17 @@ def _fill_from_torchvision(model: nn.Module) -> None:
     from torchvision.models import SqueezeNet1_1_Weights
 
     weights = SqueezeNet1_1_Weights.IMAGENET1K_V1
+    file = _downloaded()
+    # torchvision checks what it downloads, but not what lies there already; the name ends in the hash.
+    if file.is_file() and not sha256(file).startswith(file.stem.rpartition("-")[2]):
+        logger.warning("%s is damaged: it is fetched again", file)
+        file.unlink()
     try:
         state = weights.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, HTTPException) as error:
         raise DownloadFailed(
-            f"the backbone of LPIPS could not be fetched from {weights.url} ({error}); put that file into "
-            f"{Path(torch.hub.get_dir()) / 'checkpoints'} by hand"
+            f"the backbone of LPIPS could not be fetched from {weights.url} ({error}); put that file into"
+            f" {file.parent} by hand"
         ) from error
     names = {name.split(".", 2)[2]: name for name in model.state_dict() if name.startswith("net.slice")}
     slices = {names[key]: value for name, value in state.items() if (key := name.removeprefix("features.")) in names}

@@ -25,7 +25,17 @@ def convert_mobilestylegan(
         BrokenFile: the files do not hold that architecture.
     """
     mapping, synthesis = Graph(mapping_xml, mapping_bin), Graph(synthesis_xml, synthesis_bin)
-    state = _mapping_state(mapping)
+    try:
+        state = _mapping_state(mapping) | _synthesis_state(synthesis)
+        state["mapping.w_avg"] = mean_w(state)
+    except (LookupError, ValueError, RuntimeError) as error:
+        raise BrokenFile(f"the OpenVINO networks are no MobileStyleGAN: {error}") from error
+    return state
+
+
+def _synthesis_state(synthesis: Graph) -> dict[str, Tensor]:
+    """Read the constant, the convolutions and the head by the names that the published files use."""
+    state: dict[str, Tensor] = {}
     num_blocks = sum(name.endswith("up.modulation.weight") for name in synthesis.by_name)
     state["synthesis.const"] = synthesis.constant("m.input.input")
     for k in range(num_blocks):
@@ -34,13 +44,13 @@ def convert_mobilestylegan(
         for layer in ("conv1", "conv2"):
             source = f"m.layers.{k}.{layer}"
             _copy_affine(state, synthesis, f"{block}.{layer}.modulation", f"{source}.conv")
-            depthwise = synthesis.by_name[f"{source}.conv.weight_dw"]
+            depthwise = synthesis.named(f"{source}.conv.weight_dw")
             state[f"{block}.{layer}.depthwise.weight"] = synthesis.constant(depthwise.name)[:, 0]
             pointwise = _follow(synthesis, depthwise, "GroupConvolution", "Convolution")
             state[f"{block}.{layer}.pointwise.weight"] = synthesis.operand(pointwise)
             _copy_activation(state, synthesis, f"{block}.{layer}.activation", pointwise)
     _copy_affine(state, synthesis, "synthesis.conv1.modulation", "m.conv1.conv")
-    first = _follow(synthesis, synthesis.by_name["m.conv1.bias"], "Add")
+    first = _follow(synthesis, synthesis.named("m.conv1.bias"), "Add")
     noisy = _input_of_type(synthesis, first, "Add")
     conv = _input_of_type(synthesis, noisy, "Convolution")
     state["synthesis.conv1.conv.weight"] = synthesis.operand(conv)
@@ -49,7 +59,6 @@ def convert_mobilestylegan(
     _copy_affine(state, synthesis, "synthesis.to_image.modulation", f"{image}.conv")
     state["synthesis.to_image.conv.weight"] = synthesis.constant(f"{image}.conv.weight")
     state["synthesis.to_image.conv.bias"] = synthesis.constant(f"{image}.bias").reshape(-1)
-    state["mapping.w_avg"] = mean_w(state)
     return state
 
 
@@ -73,7 +82,7 @@ def _mapping_state(graph: Graph) -> dict[str, Tensor]:
         state[f"mapping.layers.{i}.weight"] = graph.operand(product)
         add = _follow(graph, product, "Add")
         # The bias reaches its addition through a reshape.
-        reshape = next(graph.layers[source] for source in add.inputs if source != product.id)
+        reshape = next((graph.layers[source] for source in add.inputs if source != product.id), add)
         bias = reshape.value if reshape.value is not None else graph.layers[reshape.inputs[0]].value
         if bias is None:
             raise BrokenFile(f"OpenVINO mapping layer {i} has no bias")
@@ -83,7 +92,7 @@ def _mapping_state(graph: Graph) -> dict[str, Tensor]:
 
 def _copy_affine(state: dict[str, Tensor], graph: Graph, target: str, source: str) -> None:
     """Copy a style affine, times the scalar constant that may follow it."""
-    bias = graph.by_name[f"{source}.modulation.bias"]
+    bias = graph.named(f"{source}.modulation.bias")
     reshape = graph.next(_follow(graph, bias, "Add"), "Reshape")
     gain = 1.0
     if reshape is not None and (product := graph.next(reshape, "Multiply")) is not None:

@@ -32,7 +32,7 @@ def read_onnx_tensors(data: bytes) -> dict[str, Tensor]:
                 for kind, tensor in _fields(graph):
                     if kind == INITIALIZER and isinstance(tensor, bytes):
                         tensors.update(_tensor(tensor))
-    except (IndexError, ValueError) as error:
+    except (IndexError, ValueError, OverflowError) as error:
         raise BrokenFile(f"not a readable ONNX file: {error}") from error
     if not tensors:
         raise BrokenFile("not a readable ONNX file: it holds no float tensors")
@@ -55,7 +55,7 @@ def _tensor(message: bytes) -> dict[str, Tensor]:
         return {}
     if len(raw) != 4 * math.prod(dims):
         raise ValueError(f"tensor {name!r} of shape {dims} has {len(raw)} bytes")
-    return {name: torch.from_numpy(np.frombuffer(raw, "<f4").reshape(dims).copy())}
+    return {name: torch.from_numpy(np.frombuffer(raw, "<f4").astype(np.float32).reshape(dims))}
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -94,5 +94,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
                 at += size
             case 1 | 5 as wire:
                 at += 8 if wire == 1 else 4
+                if at > len(data):
+                    raise ValueError("a field is longer than the file")
             case wire:
                 raise ValueError(f"unknown wire type {wire}")

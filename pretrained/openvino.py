@@ -38,6 +38,13 @@ class Graph:
     """A network as its layers, by id and by name, and who uses whom."""
 
     def __init__(self, xml: bytes, weights: bytes) -> None:
+        try:
+            self._read(xml, weights)
+        except (ElementTree.ParseError, LookupError, ValueError, AttributeError, OverflowError) as error:
+            raise BrokenFile(f"not a readable OpenVINO network: {type(error).__name__}: {error}") from error
+
+    def _read(self, xml: bytes, weights: bytes) -> None:
+        # Entities, which could be told to grow without end, are a ValueError of defusedxml.
         root = ElementTree.fromstring(xml)
         edges: dict[str, list[tuple[int, str]]] = defaultdict(list)
         self.users: dict[str, list[str]] = defaultdict(list)
@@ -50,22 +57,37 @@ class Graph:
             inputs = [source for _, source in sorted(edges[key])]
             value = self._constant(node.find("data").attrib, weights) if kind == "Const" else None
             self.layers[key] = Layer(key, node.attrib["name"], kind, inputs, value)
+        for source, users in self.users.items():
+            if unknown := {source, *users} - self.layers.keys():
+                raise BrokenFile(f"OpenVINO network has an edge, but no layer {min(unknown)!r}")
         self.by_name = {layer.name: layer for layer in self.layers.values()}
 
     @staticmethod
     def _constant(data: dict[str, str], weights: bytes) -> Tensor:
         shape = tuple(int(n) for n in data["shape"].split(",") if n.strip())
         dtype, offset, size = DTYPES[data["element_type"]], int(data["offset"]), int(data["size"])
-        if offset < 0 or size != math.prod(shape) * dtype.itemsize or offset + size > len(weights):
+        if (
+            offset < 0
+            or min(shape, default=0) < 0
+            or size != math.prod(shape) * dtype.itemsize
+            or offset + size > len(weights)
+        ):
             raise BrokenFile(f"OpenVINO constant of shape {shape} at {offset} does not fit its file of {len(weights)} bytes")
-        return torch.from_numpy(np.frombuffer(weights, dtype, math.prod(shape), offset).reshape(shape).copy())
+        values = np.frombuffer(weights[offset : offset + size], dtype)
+        return torch.from_numpy(values.astype(dtype.newbyteorder("=")).reshape(shape))
+
+    def named(self, name: str) -> Layer:
+        """Return the layer of a name."""
+        if name not in self.by_name:
+            raise BrokenFile(f"OpenVINO network has no layer {name!r}")
+        return self.by_name[name]
 
     def constant(self, name: str) -> Tensor:
         """Return the constant of a name."""
-        layer = self.by_name.get(name)
-        if layer is None or layer.value is None:
-            raise BrokenFile(f"OpenVINO network has no constant {name!r}")
-        return layer.value
+        value = self.named(name).value
+        if value is None:
+            raise BrokenFile(f"OpenVINO layer {name!r} is no constant")
+        return value
 
     def next(self, layer: Layer, *types: str) -> Layer | None:
         """Return the only user of a layer that has one of the types, if there is one."""

@@ -34,7 +34,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             card = json.loads((file.metadata() or {}).get(CARD, "{}"))
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
         raise BrokenFile(f"{path}: expected a safetensors file, but {_looks_like(path)} ({error})") from error
     if not isinstance(card, dict):
         raise BrokenFile(f"{path}: its card is no JSON object")
@@ -42,8 +42,11 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _looks_like(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(512)
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError:
+        return "it cannot be read"
     if not head:
         return "it is empty"
     if head.lstrip()[:1] == b"<":

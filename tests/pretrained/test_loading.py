@@ -1,0 +1,235 @@
+"""Does a name or a file become the network that it holds, and is every misfit named instead of built?"""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+
+import pytest
+import torch
+
+from encoders.stylemap import StyleMapEncoder
+from generators.base import Identity
+from generators.errors import UnknownName
+from generators.mobilestylegan import MobileStyleGAN
+from pretrained import safetensors, shipped
+from pretrained.cache import sha256
+from pretrained.catalog import DEFAULT_GENERATOR
+from pretrained.errors import BrokenFile, CheckpointMismatch
+from pretrained.loading import build, load_encoder, load_generator, mobilestylegan_arguments, save_encoder
+
+CARD = {"num_ws": 12, "w_dim": 32, "sizes": [2, 4, 1], "pyramid_channels": [16, 12, 8], "width": 16}
+
+
+@pytest.fixture
+def generator_file(tmp_path, tiny_generator):
+    safetensors.save(tmp_path / "mine.safetensors", tiny_generator.state_dict(), {})
+    return tmp_path / "mine.safetensors"
+
+
+@pytest.fixture
+def encoder_file(tmp_path, tiny_encoder):
+    save_encoder(tmp_path / "enc.safetensors", tiny_encoder, tiny_encoder.identity, trained_on="nothing")
+    return tmp_path / "enc.safetensors"
+
+
+def some_codes(generator):
+    return generator.mapping(torch.randn(1, generator.z_dim, generator=torch.Generator().manual_seed(0)))
+
+
+def build_only_without_memory(monkeypatch, network):
+    original = network.__init__
+
+    def guarded(self, *args, **kwargs):
+        assert torch.empty(0).device.type == "meta", "it was built in memory"
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(network, "__init__", guarded)
+
+
+def test_a_generator_file_is_recognised_and_built_from_its_shapes(generator_file, tiny_generator):
+    generator = load_generator(generator_file)
+    assert isinstance(generator, MobileStyleGAN)
+    assert (generator.img_resolution, generator.num_ws, generator.w_dim, generator.z_dim) == (256, 12, 32, 32)
+    codes = some_codes(tiny_generator)
+    assert torch.equal(generator.synthesis(codes), tiny_generator.synthesis(codes))
+    assert not generator.training
+    assert not any(p.requires_grad for p in generator.parameters())
+    assert generator.identity == Identity("mine", sha256(generator_file))
+
+
+def test_a_name_of_the_catalogue_is_fetched_and_known_by_its_source(entry, cache, tiny_generator):
+    tiny, wheel = entry
+    shutil.copy(wheel, cache)
+    told = []
+    generator = load_generator("tiny", notify=told.append)
+    assert generator.identity == Identity("tiny", tiny.sha256)
+    assert len(told) == 1
+    codes = some_codes(tiny_generator)
+    assert torch.equal(generator.synthesis(codes), tiny_generator.synthesis(codes))
+    assert load_generator(tiny.file).identity == generator.identity, "the file alone says the same"
+
+
+def test_deduced_arguments_build_the_same_shapes(tiny_generator):
+    arguments = mobilestylegan_arguments(tiny_generator.state_dict())
+    assert arguments == {
+        "channels": [32, 32, 16, 16, 8],
+        "const_channels": 32,
+        "z_dim": 32,
+        "w_dim": 32,
+        "mapping_layers": 2,
+    }
+
+
+@pytest.mark.parametrize("load", [load_generator, load_encoder])
+def test_an_unknown_name_is_neither_a_name_nor_a_file(load, cache):
+    with pytest.raises(UnknownName, match=r"nor is there such a file.*'no-such-thing'"):
+        load("no-such-thing")
+
+
+def test_an_unknown_generator_comes_with_its_close_matches(cache):
+    with pytest.raises(UnknownName, match=f"did you mean {DEFAULT_GENERATOR}"):
+        load_generator("mobilestylegan-ffhq-512")
+
+
+@pytest.mark.parametrize("load", [load_generator, load_encoder])
+def test_a_pickle_is_refused_unread(load, tmp_path):
+    class Harm:
+        def __reduce__(self):
+            return (pytest.fail, ("a pickle was run",))
+
+    (tmp_path / "weights.pkl").write_bytes(pickle.dumps(Harm()))
+    with pytest.raises(BrokenFile, match="it looks like a pickle"):
+        load(tmp_path / "weights.pkl")
+
+
+def test_an_encoder_is_no_generator_and_the_other_way_round(encoder_file, generator_file):
+    with pytest.raises(BrokenFile, match="no generator that this version can read"):
+        load_generator(encoder_file)
+    with pytest.raises(BrokenFile, match="does not describe a StyleMap encoder: it is empty"):
+        load_encoder(generator_file)
+
+
+def test_a_checkpoint_that_almost_fits_has_every_misfit_named(tmp_path, tiny_generator):
+    tensors = dict(tiny_generator.state_dict())
+    del tensors["synthesis.conv1.activation.noise"]
+    tensors["synthesis.extra"] = torch.zeros(1)
+    tensors["mapping.w_avg"] = torch.zeros(31)
+    safetensors.save(tmp_path / "almost", tensors, {})
+    with pytest.raises(CheckpointMismatch) as caught:
+        load_generator(tmp_path / "almost")
+    assert caught.value.missing == ["synthesis.conv1.activation.noise"]
+    assert caught.value.unexpected == ["synthesis.extra"]
+    assert caught.value.misshapen == ["mapping.w_avg"]
+    message = str(caught.value)
+    assert str(tmp_path / "almost") in message
+    for part in ("1 missing (synthesis.conv1.activation.noise)", "1 unexpected (synthesis.extra)", "1 of another shape"):
+        assert part in message
+
+
+def test_a_long_list_of_misfits_is_cut():
+    message = str(CheckpointMismatch("x", [f"t{i}" for i in range(9)], [], []))
+    assert message == "x does not fit: tensors 9 missing (t0, t1, t2, t3, t4, ...)"
+
+
+@pytest.mark.parametrize("name", ["synthesis.const", "mapping.layers.0.weight", "synthesis.blocks.1.conv2.pointwise.weight"])
+@pytest.mark.parametrize("value", [None, torch.zeros(()), torch.zeros(0), torch.zeros(0, 0), torch.zeros(3, 1, 1, 1)])
+def test_a_generator_with_a_tensor_gone_or_odd_is_refused(tmp_path, tiny_generator, name, value):
+    tensors = {key: tensor for key, tensor in tiny_generator.state_dict().items() if key != name}
+    if value is not None:
+        tensors[name] = value
+    safetensors.save(tmp_path / "odd", tensors, {})
+    with pytest.raises((BrokenFile, CheckpointMismatch)):
+        load_generator(tmp_path / "odd")
+
+
+@pytest.mark.parametrize("num_blocks", [20, 40, 200])
+def test_a_generator_that_asks_for_absurd_sizes_is_refused_without_allocating(tmp_path, num_blocks, monkeypatch):
+    tensors = {"synthesis.const": torch.zeros(1, 4096, 0, 0), "mapping.layers.0.weight": torch.zeros(4096, 4096)}
+    for k in range(num_blocks):
+        tensors[f"synthesis.blocks.{k}.up_modulation.weight"] = torch.zeros(1)
+        tensors[f"synthesis.blocks.{k}.conv2.pointwise.weight"] = torch.zeros(4096, 0)
+    safetensors.save(tmp_path / "absurd", tensors, {})
+    build_only_without_memory(monkeypatch, MobileStyleGAN)
+    with pytest.raises((BrokenFile, CheckpointMismatch)):
+        load_generator(tmp_path / "absurd")
+
+
+def test_an_encoder_that_was_saved_comes_back_in_half_precision(encoder_file, tiny_encoder):
+    encoder = load_encoder(encoder_file)
+    assert encoder.identity == tiny_encoder.identity
+    assert (encoder.num_ws, encoder.sizes, encoder.space) == (12, (2, 4, 1), "stylemap")
+    assert not encoder.training
+    assert not any(p.requires_grad for p in encoder.parameters())
+    for name, value in encoder.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, tiny_encoder.state_dict()[name].half().float()), name
+    tensors, card = safetensors.load(encoder_file)
+    assert {value.dtype for value in tensors.values()} == {torch.float16}
+    assert card["trained_on"] == "nothing"
+    assert card["arguments"] == CARD
+    with torch.inference_mode():
+        face = torch.rand(1, 3, 256, 256) * 2 - 1
+        for a, b in zip(encoder(face), tiny_encoder(face), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        None,
+        "text",
+        [1, 2],
+        {},
+        {name: value for name, value in CARD.items() if name != "width"},
+        CARD | {"num_ws": 10**9},
+        CARD | {"w_dim": 2**40},
+        CARD | {"width": -1},
+        CARD | {"width": 0},
+        CARD | {"width": 16.5},
+        CARD | {"width": None},
+        CARD | {"width": True},
+        CARD | {"sizes": [2, 4]},
+        CARD | {"sizes": [2, 4, "1"]},
+        CARD | {"sizes": [2, 4, 4000]},
+        CARD | {"sizes": {"a": 1, "b": 2, "c": 3}},
+        CARD | {"pyramid_channels": [[16], 12, 8]},
+        CARD | {"pyramid_channels": "abc"},
+    ],
+)
+def test_a_card_that_does_not_describe_an_encoder_is_refused_without_building(
+    tmp_path, tiny_encoder, arguments, monkeypatch
+):
+    safetensors.save(tmp_path / "odd", tiny_encoder.state_dict(), {"arguments": arguments})
+    monkeypatch.setattr(StyleMapEncoder, "__init__", lambda *_, **__: pytest.fail("it was built"))
+    with pytest.raises(BrokenFile, match="its card does not describe a StyleMap encoder"):
+        load_encoder(tmp_path / "odd")
+
+
+def test_a_card_that_asks_for_more_than_the_file_holds_is_refused_without_allocating(tmp_path, tiny_encoder, monkeypatch):
+    arguments = CARD | {"num_ws": 4096, "w_dim": 4096, "width": 4096, "pyramid_channels": [4096, 4096, 4096]}
+    safetensors.save(tmp_path / "absurd", tiny_encoder.state_dict(), {"arguments": arguments})
+    build_only_without_memory(monkeypatch, StyleMapEncoder)
+    with pytest.raises(CheckpointMismatch, match="of another shape"):
+        load_encoder(tmp_path / "absurd")
+
+
+def test_further_entries_of_a_card_do_not_reach_the_constructor(tmp_path, tiny_encoder):
+    safetensors.save(tmp_path / "more", tiny_encoder.state_dict(), {"arguments": CARD | {"colour": 3}})
+    assert load_encoder(tmp_path / "more").num_ws == 12
+
+
+def test_arguments_that_make_no_network_are_a_broken_file():
+    with pytest.raises(BrokenFile, match="its tensors make no network"):
+        build(MobileStyleGAN, {"channels": [4] * 200, "const_channels": 4}, {}, "it")
+    with pytest.raises(BrokenFile, match="its tensors make no network"):
+        build(MobileStyleGAN, {"colour": 3}, {}, "it")
+
+
+def test_weights_that_ship_are_listed_by_name_and_all_load():
+    for name, path in shipped.encoder_names().items():
+        assert path.is_file()
+        assert path.parent == shipped.weights_folder()
+        encoder = load_encoder(name)
+        assert encoder.identity.name == DEFAULT_GENERATOR
+        assert encoder.w_dim == 512
