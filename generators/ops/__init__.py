@@ -1,6 +1,21 @@
 """The building blocks of the generators, one file per op."""
 
+from generators.ops.bias_act import bias_act
 from generators.ops.haar import inverse_haar
 from generators.ops.modulate import modulate, resize_style
+from generators.ops.modulated_conv2d import conv2d_resample, modulated_conv2d
+from generators.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
-__all__ = ["inverse_haar", "modulate", "resize_style"]
+__all__ = [
+    "bias_act",
+    "conv2d_resample",
+    "downsample2d",
+    "filter2d",
+    "inverse_haar",
+    "modulate",
+    "modulated_conv2d",
+    "resize_style",
+    "setup_filter",
+    "upfirdn2d",
+    "upsample2d",
+]

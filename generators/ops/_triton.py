@@ -1,0 +1,85 @@
+"""Which implementation of an op runs, and how do its Triton kernels come to life? Only when they are first used.
+
+Importing an op imports no Triton and compiles nothing. Kernels are plain functions that see Triton's language under the name
+``tl``, which :func:`jit` fills in; ``TRITON_INTERPRET=1``, set before the first use, runs them on a CPU.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from generators.errors import ImplUnavailable, UnknownName
+
+IMPLS = ("auto", "reference", "triton")
+LOGGER = logging.getLogger(__name__)
+
+
+def choose(op: str, impl: str, x: Tensor) -> str:
+    """Return what runs an op on a tensor.
+
+    Returns:
+        ``"triton"``; ``"reference"``, the definition in plain PyTorch; or ``"fast"``, the cheapest way in plain PyTorch,
+        where ``impl`` is ``"auto"`` and no kernel runs.
+
+    Raises:
+        UnknownName: no such implementation.
+        ImplUnavailable: ``impl`` is ``"triton"``, and kernels cannot run on this tensor.
+    """
+    if impl not in IMPLS:
+        raise UnknownName("implementation", impl, IMPLS)
+    if impl == "reference":
+        return impl
+    if impl == "auto" and not x.is_cuda:
+        return "fast"
+    reason = why_not(x)
+    if reason is None:
+        return "triton"
+    if impl == "triton":
+        raise ImplUnavailable(op, impl, reason)
+    _notice(reason)
+    return "fast"
+
+
+def why_not(x: Tensor) -> str | None:
+    """Say why Triton's kernels cannot run on a tensor; None when they can."""
+    if not x.dtype.is_floating_point:
+        return f"kernels take floating point, not {x.dtype}"
+    if not is_installed():
+        return "Triton is not installed (pip install triton)"
+    if x.is_cuda or interprets():
+        return None
+    return f"the tensor is on the device {x.device.type!r}, and kernels run on CUDA (or anywhere with TRITON_INTERPRET=1)"
+
+
+@functools.cache
+def is_installed() -> bool:
+    """Tell whether Triton can be imported, without importing it."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def interprets() -> bool:
+    """Tell whether Triton interprets kernels, on any device, instead of compiling them."""
+    import triton  # type: ignore[import-untyped, import-not-found]
+
+    return bool(triton.knobs.runtime.interpret)
+
+
+@functools.cache
+def jit(kernel: Callable[..., Any]) -> Any:
+    """Make a kernel of a plain function, once."""
+    import triton
+    import triton.language  # type: ignore[import-untyped, import-not-found]
+
+    kernel.__globals__["tl"] = triton.language
+    return triton.jit(kernel)
+
+
+@functools.cache
+def _notice(reason: str) -> None:
+    LOGGER.warning("plain PyTorch takes the place of the Triton kernels: %s", reason)

@@ -1,0 +1,269 @@
+"""How is an image resampled? Up-sampling, FIR filtering and down-sampling in one op, with gradients of any order.
+
+Conventions of the published StyleGAN files: zeros are inserted after every pixel, then the image is padded (or cropped,
+where padding is negative), then filtered, then every ``down``-th pixel is kept, from the first on. The filter is applied as
+a true convolution unless ``flip_filter`` is set.
+
+Reference: Karras et al. 2020, arXiv:1912.04958, appendix B, on how StyleGAN2 filters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from generators.ops import _triton
+
+Image: TypeAlias = Float[Tensor, "batch c height width"]
+Resampled: TypeAlias = Float[Tensor, "batch c out_height out_width"]
+Filter: TypeAlias = Float[Tensor, " taps"] | Float[Tensor, "taps_y taps_x"]
+"""One dimension: the same filter along both axes. Two: the rows of a filter that need not be separable."""
+
+SEPARABLE_FROM = 8
+"""Filters of at least this many taps stay one-dimensional: two passes are then cheaper than one of taps x taps."""
+
+
+def setup_filter(
+    taps: Sequence[Any] | Tensor | None,
+    normalize: bool = True,
+    flip_filter: bool = False,
+    gain: float = 1.0,
+    separable: bool | None = None,
+) -> Filter:
+    """Make a filter for :func:`upfirdn2d`.
+
+    Args:
+        taps: numbers along one axis, or rows of them; None is the filter that changes nothing.
+        normalize: scale the taps to a sum of 1.
+        flip_filter: reverse the taps.
+        gain: of the filter as a whole, along both axes together.
+        separable: keep one-dimensional taps as they are instead of multiplying them out; None: from 8 taps on.
+
+    Raises:
+        ValueError: the taps are not one or two dimensions of numbers, or cannot be normalised or separated.
+    """
+    f = torch.as_tensor(1.0 if taps is None else taps, dtype=torch.float32)
+    if f.ndim > 2 or f.numel() == 0:
+        raise ValueError(f"expected taps along one axis or two, got the shape {tuple(f.shape)}")
+    f = f.reshape(1) if f.ndim == 0 else f
+    if separable is None:
+        separable = f.ndim == 1 and f.numel() >= SEPARABLE_FROM
+    if separable and f.ndim == 2:
+        raise ValueError("separable=True takes taps along one axis, got two axes")
+    if f.ndim == 1 and not separable:
+        f = f.outer(f)
+    if normalize:
+        if f.sum() == 0:
+            raise ValueError("taps that sum to 0 cannot be normalised: give normalize=False")
+        f = f / f.sum()
+    if flip_filter:
+        f = f.flip(list(range(f.ndim)))
+    return f * gain ** (f.ndim / 2)
+
+
+def upfirdn2d(
+    x: Image,
+    f: Filter | None,
+    up: int | Sequence[int] = 1,
+    down: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    flip_filter: bool = False,
+    gain: float = 1.0,
+    impl: str = "auto",
+) -> Resampled:
+    """Up-sample, pad or crop, filter and down-sample a batch of images.
+
+    The image's gradients, of any order, are resamplings themselves; the filter has none.
+
+    Args:
+        x: images.
+        f: made by :func:`setup_filter`; None filters nothing.
+        up: factor, or (x, y); zeros are inserted.
+        down: factor, or (x, y).
+        padding: in pixels of the up-sampled image: all sides, (x, y), or (left, right, top, bottom); negative crops.
+        flip_filter: correlate instead of convolving.
+        gain: of the whole op; ``up**2`` keeps the brightness when up-sampling.
+        impl: ``"auto"`` goes by device; ``"reference"``; ``"triton"``.
+
+    Raises:
+        ValueError: factors, padding or filter do not fit, or nothing would be left of the image.
+        ImplUnavailable: ``impl="triton"`` where kernels cannot run.
+    """
+    shape = _Resampling.of(x, f, up, down, padding)
+    if f is None:
+        f = x.new_ones(1, 1, dtype=torch.float32)
+    if f.requires_grad:
+        raise ValueError("upfirdn2d has no gradient for its filter: give f.detach()")
+    return _UpFirDn2d.apply(x, f, shape, flip_filter, float(gain), _triton.choose("upfirdn2d", impl, x))
+
+
+def filter2d(
+    x: Image, f: Filter, padding: int | Sequence[int] = 0, flip_filter: bool = False, gain: float = 1.0, impl: str = "auto"
+) -> Image:
+    """Filter images without changing their size; ``padding`` beyond that is cut off or added."""
+    left, right, top, bottom = parse_padding(padding)
+    taps_y, taps_x = f.shape[0], f.shape[-1]
+    pads = (left + taps_x // 2, right + (taps_x - 1) // 2, top + taps_y // 2, bottom + (taps_y - 1) // 2)
+    return upfirdn2d(x, f, 1, 1, pads, flip_filter, gain, impl)
+
+
+def upsample2d(
+    x: Image,
+    f: Filter,
+    up: int | Sequence[int] = 2,
+    padding: int | Sequence[int] = 0,
+    flip_filter: bool = False,
+    gain: float = 1.0,
+    impl: str = "auto",
+) -> Resampled:
+    """Up-sample images to exactly ``up`` times their size, at the same brightness; ``padding`` is added to that."""
+    (up_x, up_y), (left, right, top, bottom) = parse_factors("up", up), parse_padding(padding)
+    taps_y, taps_x = f.shape[0], f.shape[-1]
+    pads = (
+        left + (taps_x + up_x - 1) // 2,
+        right + (taps_x - up_x) // 2,
+        top + (taps_y + up_y - 1) // 2,
+        bottom + (taps_y - up_y) // 2,
+    )
+    return upfirdn2d(x, f, up, 1, pads, flip_filter, gain * up_x * up_y, impl)
+
+
+def downsample2d(
+    x: Image,
+    f: Filter,
+    down: int | Sequence[int] = 2,
+    padding: int | Sequence[int] = 0,
+    flip_filter: bool = False,
+    gain: float = 1.0,
+    impl: str = "auto",
+) -> Resampled:
+    """Down-sample images to their size divided by ``down``; ``padding`` is added to the image first."""
+    (down_x, down_y), (left, right, top, bottom) = parse_factors("down", down), parse_padding(padding)
+    taps_y, taps_x = f.shape[0], f.shape[-1]
+    pads = (
+        left + (taps_x - down_x + 1) // 2,
+        right + (taps_x - down_x) // 2,
+        top + (taps_y - down_y + 1) // 2,
+        bottom + (taps_y - down_y) // 2,
+    )
+    return upfirdn2d(x, f, 1, down, pads, flip_filter, gain, impl)
+
+
+def parse_factors(name: str, factors: int | Sequence[int]) -> tuple[int, int]:
+    """Return the factors along x and y.
+
+    Raises:
+        ValueError: not one or two positive numbers.
+    """
+    pair = (factors, factors) if isinstance(factors, int) else tuple(factors)
+    if len(pair) != 2 or min(pair) < 1:
+        raise ValueError(f"{name}={factors!r}: expected a positive factor, or two for x and y")
+    return pair[0], pair[1]
+
+
+def parse_padding(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
+    """Return the padding on the left, right, top and bottom.
+
+    Raises:
+        ValueError: not one, two or four numbers.
+    """
+    match (padding,) if isinstance(padding, int) else tuple(padding):
+        case (all_sides,):
+            return all_sides, all_sides, all_sides, all_sides
+        case (x, y):
+            return x, x, y, y
+        case (left, right, top, bottom):
+            return left, right, top, bottom
+    raise ValueError(f"padding={padding!r}: expected one number, (x, y) or (left, right, top, bottom)")
+
+
+class _Resampling(NamedTuple):
+    """Sizes and factors of one resampling."""
+
+    up: tuple[int, int]
+    """x, y."""
+    down: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    in_size: tuple[int, int]
+    """Height, width."""
+    taps: tuple[int, int]
+    """y, x."""
+
+    @classmethod
+    def of(
+        cls, x: Tensor, f: Tensor | None, up: int | Sequence[int], down: int | Sequence[int], padding: int | Sequence[int]
+    ) -> _Resampling:
+        taps = (1, 1) if f is None else (f.shape[0], f.shape[-1])
+        shape = cls(
+            parse_factors("up", up), parse_factors("down", down), parse_padding(padding), (x.shape[2], x.shape[3]), taps
+        )
+        if min(shape.padded_size) < 1 or min(shape.out_size) < 1:
+            raise ValueError(
+                f"nothing is left of an image of {x.shape[2]}x{x.shape[3]} px: up={shape.up}, padding={shape.pads} and a "
+                f"filter of {taps[0]}x{taps[1]} taps need more pixels or padding"
+            )
+        return shape
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """Height and width that the filter sees."""
+        height, width = self.in_size
+        left, right, top, bottom = self.pads
+        return height * self.up[1] + top + bottom, width * self.up[0] + left + right
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        height, width = self.padded_size
+        return (height - self.taps[0]) // self.down[1] + 1, (width - self.taps[1]) // self.down[0] + 1
+
+    def transposed(self) -> _Resampling:
+        """Return the resampling that carries gradients of the result back to the image."""
+        (in_h, in_w), (out_h, out_w) = self.in_size, self.out_size
+        left, _, top, _ = self.pads
+        pads = (
+            self.taps[1] - left - 1,
+            in_w * self.up[0] - out_w * self.down[0] + left - self.up[0] + 1,
+            self.taps[0] - top - 1,
+            in_h * self.up[1] - out_h * self.down[1] + top - self.up[1] + 1,
+        )
+        return _Resampling(self.down, self.up, pads, self.out_size, self.taps)
+
+
+class _UpFirDn2d(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, f: Tensor, shape: _Resampling, flip_filter: bool, gain: float, route: str) -> Tensor:
+        ctx.save_for_backward(f)
+        ctx.shape, ctx.flip_filter, ctx.gain, ctx.route = shape, flip_filter, gain, route
+        return _ROUTES[route](x, f, shape, flip_filter, gain)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        (f,) = ctx.saved_tensors
+        # The transpose of zero-insert, pad, convolve, decimate is zero-insert by the old ``down``, pad, correlate, decimate.
+        grad_x = _UpFirDn2d.apply(grad, f, ctx.shape.transposed(), not ctx.flip_filter, ctx.gain, ctx.route)
+        return grad_x, None, None, None, None, None
+
+
+def _reference(x: Tensor, f: Tensor, shape: _Resampling, flip_filter: bool, gain: float) -> Tensor:
+    """Follow the definition step by step."""
+    (up_x, up_y), (height, width) = shape.up, shape.in_size
+    left, right, top, bottom = shape.pads
+    batch, channels = x.shape[:2]
+    x = x.reshape(batch, channels, height, 1, width, 1)
+    x = F.pad(x, [0, up_x - 1, 0, 0, 0, up_y - 1]).reshape(batch, channels, height * up_y, width * up_x)
+    x = F.pad(x, [max(left, 0), max(right, 0), max(top, 0), max(bottom, 0)])
+    x = x[:, :, max(-top, 0) : x.shape[2] - max(-bottom, 0), max(-left, 0) : x.shape[3] - max(-right, 0)]
+    f = (f * gain ** (f.ndim / 2)).to(x.dtype)
+    f = f if flip_filter else f.flip(list(range(f.ndim)))
+    for kernel in (f,) if f.ndim == 2 else (f[None, :], f[:, None]):
+        x = F.conv2d(x, kernel.repeat(channels, 1, 1, 1), groups=channels)
+    return x[:, :, :: shape.down[1], :: shape.down[0]]
+
+
+_ROUTES = {"reference": _reference, "fast": _reference}
