@@ -61,8 +61,6 @@ class Plan:
     seed: int = 0
     every: int = 100
     """Steps between checkpoints and validations."""
-    compile: bool = False
-    """Compile the training step with ``torch.compile``: a minute or two to begin with, then about twice as fast."""
 
 
 def train_encoder(
@@ -108,8 +106,6 @@ def train_encoder(
         state = torch.load(checkpoint, weights_only=True)
         trainer.load_state_dict(state["trainer"])
         logger.info("going on from step %d", trainer.step_number)
-    if plan.compile:
-        compile_trainer(trainer)
     if preview is not None and not checkpoint.is_file():
         for step, rows in zip(range(plan.preview_steps), batches(len(images), 8, plan.seed + 1), strict=False):
             error = trainer.fit_preview(torch.from_numpy(codes[rows]).float(), from_uint8(images[rows]))
@@ -143,14 +139,6 @@ def _preview(generator: Generator, resolution: int, seed: int) -> PreviewHead | 
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # Runs of one plan start alike.
         return PreviewHead.for_generator(generator, resolution)
-
-
-def compile_trainer(trainer: EncoderTrainer) -> None:
-    """Compile the parts of a step in place; their state dicts keep their names."""
-    trainer.encoder.compile()
-    torch.nn.Module.compile(trainer.generator.synthesis)  # type: ignore[arg-type]
-    if trainer.preview is not None:
-        trainer.preview.compile()
 
 
 def sample_faces(
@@ -259,7 +247,7 @@ def to_uint8(images: Float[Tensor, "n 3 h w"]) -> UInt8[Tensor, "n 3 h w"]:
 def _check_plan(folder: Path, plan: Plan) -> None:
     """Refuse to go on with a run of another kind; a longer or shorter one, or one validated more often, is the same kind."""
     file = folder / "plan.json"
-    fixed = {key: value for key, value in asdict(plan).items() if key not in ("steps", "every", "compile")}
+    fixed = {key: value for key, value in asdict(plan).items() if key not in ("steps", "every")}
     if file.is_file():
         before = json.loads(file.read_text())
         changed = [key for key, value in fixed.items() if before.get(key, value) != value]
