@@ -119,9 +119,9 @@ def conv2d_resample(
     pads = [(taps_x + up - 1) // 2, (taps_x - up) // 2, (taps_y + up - 1) // 2, (taps_y - up) // 2]
     if k == 1:
         pads = [pad + padding for pad in pads]
-        return upfirdn2d(F.conv2d(x, weight, groups=groups), f, up, 1, pads, gain=up**2, impl=impl)
+        return upfirdn2d(F.conv2d(x, weight, groups=groups), f, up, 1, pads, gain=float(up**2), impl=impl)
     pads = [pad + padding - crop for pad, crop in zip(pads, (k - 1, k - up) * 2, strict=True)]
     per_group = weight.shape[0] // groups
     transposed = weight.reshape(groups, per_group, *weight.shape[1:]).transpose(1, 2).reshape(-1, per_group, k, k)
     y = F.conv_transpose2d(x, transposed, stride=up, groups=groups)
-    return upfirdn2d(y, f, 1, 1, pads, gain=up**2, impl=impl)
+    return upfirdn2d(y, f, 1, 1, pads, gain=float(up**2), impl=impl)
