@@ -1,6 +1,7 @@
 """The building blocks of the generators, one file per op."""
 
 from generators.ops.bias_act import bias_act
+from generators.ops.filtered_lrelu import filtered_lrelu
 from generators.ops.haar import inverse_haar
 from generators.ops.modulate import modulate, resize_style
 from generators.ops.modulated_conv2d import conv2d_resample, modulated_conv2d
@@ -11,6 +12,7 @@ __all__ = [
     "conv2d_resample",
     "downsample2d",
     "filter2d",
+    "filtered_lrelu",
     "inverse_haar",
     "modulate",
     "modulated_conv2d",

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from generators.errors import ImplUnavailable, UnknownName
@@ -78,6 +79,18 @@ def jit(kernel: Callable[..., Any]) -> Any:
 
     kernel.__globals__["tl"] = triton.language
     return triton.jit(kernel)
+
+
+def language_type(dtype: torch.dtype) -> Any:
+    """Return Triton's name of a type."""
+    import triton.language
+
+    return getattr(triton.language, str(dtype).removeprefix("torch."))
+
+
+def power_of_2(size: int) -> int:
+    """Return the next power of 2: the only sizes that blocks have."""
+    return 1 << max(size - 1, 0).bit_length()
 
 
 @functools.cache

@@ -6,7 +6,7 @@ arXiv:2006.05394, in the form of Honda et al., Eq. 2: ``conv(w, s * x) / sqrt(co
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, no_type_check
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,11 @@ from generators.ops import _triton
 from generators.ops.modulate import resize_style
 from generators.ops.upfirdn2d import Filter, upfirdn2d
 
+if TYPE_CHECKING:
+    import triton.language as tl  # type: ignore[import-untyped, import-not-found]
+
 EPS = 1e-8
+BLOCK = 1024
 Features: TypeAlias = Float[Tensor, "batch in_c height width"]
 Weight: TypeAlias = Float[Tensor, "out_c in_c k k"]
 Style: TypeAlias = Float[Tensor, "batch in_c"] | Float[Tensor, "batch in_c style_h style_w"]
@@ -54,17 +58,49 @@ def modulated_conv2d(
     Raises:
         ImplUnavailable: ``impl="triton"`` where kernels cannot run.
     """
-    _triton.choose("modulated_conv2d", impl, x)
+    route = _triton.choose("modulated_conv2d", impl, x)
     s = styles[:, :, None, None] if styles.ndim == 2 else resize_style(styles, x.shape[2], x.shape[3])
     if demodulate and x.dtype == torch.float16:
         # Keeps float16 from overflowing; demodulation cancels both scales.
         weight = weight / (weight[0].numel() ** 0.5 * weight.abs().amax((1, 2, 3), keepdim=True))
         s = s / s.abs().amax((1, 2, 3), keepdim=True)
+    if route != "reference" and s.shape[2:] == (1, 1) and _weights_are_fewer(x, weight, up, down):
+        return _fold_into_weights(x, weight, s, demodulate, up, down, padding, resample_filter, route, impl)
     y = conv2d_resample(x * s.to(x.dtype), weight.to(x.dtype), resample_filter, up, down, padding, impl=impl)
     if not demodulate:
         return y
-    scale = _variance(weight, s, up).add(EPS).rsqrt()
-    return y * resize_style(scale, y.shape[2], y.shape[3]).to(y.dtype)
+    variance = resize_style(_variance(weight, s, up), y.shape[2], y.shape[3])
+    return _Demodulate.apply(y, variance) if route == "triton" else y * variance.add(EPS).rsqrt().to(y.dtype)
+
+
+def _weights_are_fewer(x: Tensor, weight: Tensor, up: int, down: int) -> bool:
+    """Tell whether it takes less to scale the weights of every sample than its features, before and after."""
+    in_size = x[0, 0].numel()
+    return weight.numel() < weight.shape[1] * in_size + weight.shape[0] * in_size * up**2 // down**2
+
+
+def _fold_into_weights(
+    x: Tensor,
+    weight: Tensor,
+    s: Tensor,
+    demodulate: bool,
+    up: int,
+    down: int,
+    padding: int,
+    resample_filter: Tensor | None,
+    route: str,
+    impl: str,
+) -> Tensor:
+    """Scale the weights (Eqs. 1 and 3), and convolve every sample with its own: samples become groups."""
+    batch, out_channels = x.shape[0], weight.shape[0]
+    if route == "triton":
+        own = _ModulateWeights.apply(weight, s[:, :, 0, 0].to(weight.dtype), demodulate)
+    else:
+        own = weight * s[:, None].to(weight.dtype)
+        own = own * own.square().sum((2, 3, 4), keepdim=True).add(EPS).rsqrt() if demodulate else own
+    own = own.reshape(-1, *weight.shape[1:]).to(x.dtype)
+    y = conv2d_resample(x.reshape(1, -1, *x.shape[2:]), own, resample_filter, up, down, padding, groups=batch, impl=impl)
+    return y.reshape(batch, out_channels, *y.shape[2:])
 
 
 def _variance(weight: Tensor, s: Tensor, up: int) -> Float[Tensor, "batch out_c _ _"]:
@@ -125,3 +161,120 @@ def conv2d_resample(
     transposed = weight.reshape(groups, per_group, *weight.shape[1:]).transpose(1, 2).reshape(-1, per_group, k, k)
     y = F.conv_transpose2d(x, transposed, stride=up, groups=groups)
     return upfirdn2d(y, f, 1, 1, pads, gain=float(up**2), impl=impl)
+
+
+class _ModulateWeights(torch.autograd.Function):
+    """Scale weights by a style, and to unit norm: ``w s / |w s|``, in one pass over them."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, s: Tensor, demodulate: bool) -> Tensor:
+        ctx.save_for_backward(weight, s)
+        ctx.demodulate = demodulate
+        (batch, _), (out_channels, in_channels, taps_y, taps_x) = s.shape, weight.shape
+        own = weight.new_empty(batch, *weight.shape)
+        accumulator = torch.promote_types(weight.dtype, torch.float32)
+        if own.numel():
+            _triton.jit(_modulate_kernel)[(batch * out_channels,)](
+                *(weight.contiguous(), s.contiguous(), own, out_channels, in_channels, taps_y * taps_x),
+                *(demodulate, EPS, _triton.language_type(accumulator), BLOCK),
+            )
+        return own
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        # Plain PyTorch throughout, so that gradients of these gradients come for free.
+        weight, s = ctx.saved_tensors
+        scale = s[:, None, :, None, None]
+        modulated = weight * scale
+        if ctx.demodulate:
+            # d(p |p|^-1) = |p|^-1 dp - p |p|^-3 (p dp)
+            inverse = modulated.square().sum((2, 3, 4), keepdim=True).add(EPS).rsqrt()
+            along = (grad * modulated).sum((2, 3, 4), keepdim=True)
+            grad = grad * inverse - modulated * (along * inverse**3)
+        return (grad * scale).sum(0), (grad * weight).sum((1, 3, 4)), None
+
+
+class _Demodulate(torch.autograd.Function):
+    """Divide features by a standard deviation in one pass."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, variance: Tensor) -> Tensor:
+        ctx.save_for_backward(y, variance)
+        layout = torch.channels_last if y.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        y = y.contiguous(memory_format=layout)
+        per_pixel = variance.shape[2:] != (1, 1)
+        variance = variance.contiguous(memory_format=layout if per_pixel else torch.contiguous_format)
+        result = torch.empty_like(y)
+        accumulator = torch.promote_types(y.dtype, torch.float32)
+        if y.numel():
+            _triton.jit(_demodulate_kernel)[(-(-y.numel() // BLOCK),)](
+                *(y, variance, result, y.numel(), y[0].numel(), y.shape[1], y.stride(1)),
+                *(per_pixel, EPS, _triton.language_type(accumulator), BLOCK),
+            )
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        y, variance = ctx.saved_tensors
+        inverse = variance.add(EPS).rsqrt()
+        grad_variance = (grad * y).to(variance.dtype).sum_to_size(variance.shape) * inverse**3 * -0.5
+        return grad * inverse.to(grad.dtype), grad_variance
+
+
+@no_type_check
+def _modulate_kernel(
+    weight: tl.tensor,
+    s: tl.tensor,
+    own: tl.tensor,
+    out_channels: tl.tensor,
+    in_channels: tl.tensor,
+    taps: tl.tensor,
+    DEMODULATE: tl.constexpr,
+    EPS: tl.constexpr,
+    ACCUMULATOR: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """Compute the weights of one sample and one output channel."""
+    row = tl.program_id(0).to(tl.int64)
+    length = in_channels * taps
+    w = weight + (row % out_channels) * length
+    style = s + (row // out_channels) * in_channels
+    scale = 1.0
+    if DEMODULATE:
+        squares = tl.zeros((BLOCK,), dtype=ACCUMULATOR)
+        for start in range(0, length, BLOCK):
+            index = start + tl.arange(0, BLOCK)
+            fits = index < length
+            p = tl.load(w + index, mask=fits, other=0.0).to(ACCUMULATOR)
+            p *= tl.load(style + index // taps, mask=fits, other=0.0).to(ACCUMULATOR)
+            squares += p * p
+        scale = 1 / tl.sqrt(tl.sum(squares, axis=0) + EPS)
+    for start in range(0, length, BLOCK):
+        index = start + tl.arange(0, BLOCK)
+        fits = index < length
+        p = tl.load(w + index, mask=fits, other=0.0).to(ACCUMULATOR)
+        p *= tl.load(style + index // taps, mask=fits, other=0.0).to(ACCUMULATOR)
+        tl.store(own + row * length + index, (p * scale).to(own.dtype.element_ty), mask=fits)
+
+
+@no_type_check
+def _demodulate_kernel(
+    y: tl.tensor,
+    variance: tl.tensor,
+    result: tl.tensor,
+    size: tl.tensor,
+    sample: tl.tensor,
+    channels: tl.tensor,
+    step: tl.tensor,
+    PER_PIXEL: tl.constexpr,
+    EPS: tl.constexpr,
+    ACCUMULATOR: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """Compute one block, in the order of memory; a sample has ``sample`` numbers, a channel's lie ``step`` apart."""
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    fits = index < size
+    at = index if PER_PIXEL else (index // sample) * channels + (index % sample) // step % channels
+    v = tl.load(variance + at, mask=fits, other=1.0).to(ACCUMULATOR)
+    v = tl.load(y + index, mask=fits, other=0.0).to(ACCUMULATOR) / tl.sqrt(v + EPS)
+    tl.store(result + index, v.to(result.dtype.element_ty), mask=fits)

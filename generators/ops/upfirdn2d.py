@@ -10,7 +10,7 @@ Reference: Karras et al. 2020, arXiv:1912.04958, appendix B, on how StyleGAN2 fi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, no_type_check
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from generators.ops import _triton
+
+if TYPE_CHECKING:
+    import triton.language as tl  # type: ignore[import-untyped, import-not-found]
 
 Image: TypeAlias = Float[Tensor, "batch c height width"]
 Resampled: TypeAlias = Float[Tensor, "batch c out_height out_width"]
@@ -266,4 +269,139 @@ def _reference(x: Tensor, f: Tensor, shape: _Resampling, flip_filter: bool, gain
     return x[:, :, :: shape.down[1], :: shape.down[0]]
 
 
-_ROUTES = {"reference": _reference, "fast": _reference}
+def _fast(x: Tensor, f: Tensor, shape: _Resampling, flip_filter: bool, gain: float) -> Tensor:
+    """Multiply no inserted zeros and compute no dropped pixels."""
+    f = (f * gain ** (f.ndim / 2)).to(x.dtype)
+    if shape.taps == (1, 1) and shape.up == shape.down == (1, 1) and shape.pads == (0, 0, 0, 0):
+        return x * f.reshape(1)
+    channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    if x.device.type == "cpu" and x.shape[1] % 8 and not channels_last:
+        # PyTorch's depthwise convolutions run at a tenth of their speed otherwise: 61 ms against 4 ms for RGB of 512 px.
+        x = x.contiguous(memory_format=torch.channels_last)
+    (up_x, up_y), (down_x, down_y), (left, right, top, bottom) = shape.up, shape.down, shape.pads
+    if f.ndim == 2:
+        y = _fast_pass(x, f, shape.up, shape.down, shape.pads, flip_filter)
+    else:
+        y = _fast_pass(x, f[None, :], (up_x, 1), (down_x, 1), (left, right, 0, 0), flip_filter)
+        y = _fast_pass(y, f[:, None], (1, up_y), (1, down_y), (0, 0, top, bottom), flip_filter)
+    return y if channels_last else y.contiguous()
+
+
+def _fast_pass(
+    x: Tensor, f: Tensor, up: tuple[int, int], down: tuple[int, int], pads: tuple[int, int, int, int], flip_filter: bool
+) -> Tensor:
+    """Resample with a filter of two dimensions."""
+    channels, (taps_y, taps_x) = x.shape[1], f.shape
+    if up == (1, 1):
+        kernel = (f if flip_filter else f.flip([0, 1])).repeat(channels, 1, 1, 1)
+        left, right, top, bottom = pads
+        if left == right >= 0 and top == bottom >= 0:
+            return F.conv2d(x, kernel, stride=(down[1], down[0]), padding=(top, left), groups=channels)
+        return F.conv2d(F.pad(x, pads), kernel, stride=(down[1], down[0]), groups=channels)
+    # A transposed convolution spreads every pixel over the taps, and goes beyond the image by what is cropped here.
+    kernel = (f.flip([0, 1]) if flip_filter else f).repeat(channels, 1, 1, 1)
+    crops = (taps_x - 1 - pads[0], taps_x - up[0] - pads[1], taps_y - 1 - pads[2], taps_y - up[1] - pads[3])
+    crop_x, crop_y = (max(min(crops[axis], crops[axis + 1], f.shape[1 - axis // 2] - 1), 0) for axis in (0, 2))
+    y = F.conv_transpose2d(x, kernel, stride=(up[1], up[0]), padding=(crop_y, crop_x), groups=channels)
+    rest = [crop_x - crops[0], crop_x - crops[1], crop_y - crops[2], crop_y - crops[3]]
+    y = F.pad(y, rest) if any(rest) else y
+    return y if down == (1, 1) else y[:, :, :: down[1], :: down[0]]
+
+
+def _on_triton(x: Tensor, f: Tensor, shape: _Resampling, flip_filter: bool, gain: float) -> Tensor:
+    """Run the kernel: once, or along one axis after the other."""
+    f = f * gain ** (f.ndim / 2) if flip_filter else f.flip(list(range(f.ndim))) * gain ** (f.ndim / 2)
+    if f.ndim == 2:
+        return _launch(x, f, shape)
+    (up_x, up_y), (down_x, down_y), (left, right, top, bottom) = shape.up, shape.down, shape.pads
+    along_x = _Resampling((up_x, 1), (down_x, 1), (left, right, 0, 0), shape.in_size, (1, f.shape[0]))
+    along_y = _Resampling((1, up_y), (1, down_y), (0, 0, top, bottom), along_x.out_size, (f.shape[0], 1))
+    return _launch(_launch(x, f[None, :], along_x), f[:, None], along_y)
+
+
+def _launch(x: Tensor, f: Tensor, shape: _Resampling) -> Tensor:
+    layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    (out_h, out_w), (up_x, up_y), (left, _, top, _) = shape.out_size, shape.up, shape.pads
+    y = torch.empty((*x.shape[:2], out_h, out_w), dtype=x.dtype, device=x.device, memory_format=layout)
+    accumulator = torch.promote_types(x.dtype, torch.float32)
+    f = f.to(x.device, accumulator).contiguous()
+    block_x = min(128, _triton.power_of_2(out_w))
+    block_y = min(1024 // block_x, _triton.power_of_2(out_h))
+    tiles_x, tiles_y = -(-out_w // block_x), -(-out_h // block_y)
+    if y.numel():
+        _triton.jit(_kernel)[(tiles_x * tiles_y * x.shape[0] * x.shape[1],)](
+            *(x, f, y, *x.stride(), *y.stride(), x.shape[1], *shape.in_size, out_h, out_w, tiles_x, tiles_y),
+            # Kept positive in the kernel, where a remainder may have the sign of what was divided.
+            *(-left % up_x, -left // up_x, -top % up_y, -top // up_y),
+            *(up_x, up_y, *shape.down, *shape.taps, block_x, block_y, _triton.language_type(accumulator)),
+        )
+    return y
+
+
+@no_type_check
+def _kernel(
+    x: tl.tensor,
+    f: tl.tensor,
+    y: tl.tensor,
+    x_n: tl.tensor,
+    x_c: tl.tensor,
+    x_h: tl.tensor,
+    x_w: tl.tensor,
+    y_n: tl.tensor,
+    y_c: tl.tensor,
+    y_h: tl.tensor,
+    y_w: tl.tensor,
+    channels: tl.tensor,
+    in_h: tl.tensor,
+    in_w: tl.tensor,
+    out_h: tl.tensor,
+    out_w: tl.tensor,
+    tiles_x: tl.tensor,
+    tiles_y: tl.tensor,
+    phase_x: tl.tensor,
+    first_x: tl.tensor,
+    phase_y: tl.tensor,
+    first_y: tl.tensor,
+    UP_X: tl.constexpr,
+    UP_Y: tl.constexpr,
+    DOWN_X: tl.constexpr,
+    DOWN_Y: tl.constexpr,
+    TAPS_Y: tl.constexpr,
+    TAPS_X: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+    BLOCK_Y: tl.constexpr,
+    ACCUMULATOR: tl.constexpr,
+) -> None:
+    """Compute one tile of one channel, from the pixels that the taps meet; inserted zeros are never touched."""
+    program = tl.program_id(0)
+    tile_x = program % tiles_x
+    tile_y = (program // tiles_x) % tiles_y
+    plane = (program // (tiles_x * tiles_y)).to(tl.int64)
+    n = plane // channels
+    c = plane % channels
+    out_y = tile_y * BLOCK_Y + tl.arange(0, BLOCK_Y)
+    out_x = tile_x * BLOCK_X + tl.arange(0, BLOCK_X)
+    # Where the first tap lies in the up-sampled image, how far it is to the next pixel, and which pixel that is.
+    at_y = out_y * DOWN_Y + phase_y
+    at_x = out_x * DOWN_X + phase_x
+    tap_y = (UP_Y - at_y % UP_Y) % UP_Y
+    tap_x = (UP_X - at_x % UP_X) % UP_X
+    in_y = (at_y + tap_y) // UP_Y + first_y
+    in_x = (at_x + tap_x) // UP_X + first_x
+    source = x + n * x_n + c * x_c
+    total = tl.zeros((BLOCK_Y, BLOCK_X), dtype=ACCUMULATOR)
+    for j in tl.static_range(0, TAPS_Y, UP_Y):
+        row = in_y + j // UP_Y
+        row_fits = (row >= 0) & (row < in_h) & (tap_y + j < TAPS_Y)
+        for i in tl.static_range(0, TAPS_X, UP_X):
+            column = in_x + i // UP_X
+            fits = row_fits[:, None] & ((column >= 0) & (column < in_w) & (tap_x + i < TAPS_X))[None, :]
+            pixel = tl.load(source + row[:, None] * x_h + column[None, :] * x_w, mask=fits, other=0.0)
+            tap = tl.load(f + (tap_y + j)[:, None] * TAPS_X + (tap_x + i)[None, :], mask=fits, other=0.0)
+            total += pixel.to(ACCUMULATOR) * tap
+    fits = (out_y < out_h)[:, None] & (out_x < out_w)[None, :]
+    target = y + n * y_n + c * y_c + out_y[:, None] * y_h + out_x[None, :] * y_w
+    tl.store(target, total.to(y.dtype.element_ty), mask=fits)
+
+
+_ROUTES = {"reference": _reference, "fast": _fast, "triton": _on_triton}
