@@ -103,3 +103,10 @@ def test_the_input_codes_are_left_alone(tiny_generator, cheap_distance):
     Projector(tiny_generator, cheap_distance, steps=2)(faces(tiny_generator), start=start)
     assert torch.equal(start, before)
     assert not any(style.requires_grad for style in as_stylemaps(start))
+
+
+def test_fine_layers_move_less_than_coarse_ones(tiny_generator, cheap_distance):
+    target = faces(tiny_generator)
+    moved = Projector(tiny_generator, cheap_distance, steps=3, fine_rate=0.1)(target).latent - tiny_generator.w_avg
+    lengths = moved.norm(dim=2).mean(0)
+    assert lengths[9:].max() < 0.1 * lengths[:7].min()
