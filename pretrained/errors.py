@@ -9,6 +9,18 @@ class BrokenFile(ToolkitError):
     """A file that is truncated, tampered with or not of the kind that its name says."""
 
 
+class UnsafePickle(BrokenFile):
+    """A pickle that wants what no file of weights needs: to run a function, or to fill the memory."""
+
+
+class ForeignFile(BrokenFile):
+    """A sound file of a kind that cannot be used here: the message says which, and what can be done."""
+
+
+class CannotConvert(ToolkitError):
+    """A network that another format has no place for, or a conversion that did not keep its images."""
+
+
 class DownloadFailed(ToolkitError):
     """Weights that could not be fetched: the message says what to fetch by hand and where to put it."""
 

@@ -14,10 +14,13 @@ from encoders.stylemap import StyleMapEncoder
 from generators.base import Generator, Identity
 from generators.errors import UnknownName
 from generators.mobilestylegan import MobileStyleGAN
+from generators.stylegan2 import StyleGAN2, StyleGAN2Discriminator
 from pretrained import safetensors
 from pretrained.cache import sha256, whole_file
 from pretrained.catalog import CATALOG, DEFAULT_GENERATOR, fetch
-from pretrained.errors import BrokenFile, CheckpointMismatch
+from pretrained.checkpoints import GENERATORS, Weights, read_checkpoint
+from pretrained.errors import BrokenFile, CheckpointMismatch, ForeignFile
+from pretrained.nvidia import discriminator_arguments, stylegan2_arguments
 from pretrained.shipped import encoder_names
 
 logger = logging.getLogger(__name__)
@@ -44,12 +47,45 @@ def load_generator(
         path = fetch(str(name_or_path), notify)
     elif not path.is_file():
         raise UnknownName("generator (nor is there such a file)", str(name_or_path), CATALOG)
-    tensors, card = safetensors.load(path)
-    if "synthesis.blocks.0.up_modulation.weight" not in tensors:
-        raise BrokenFile(f"{path}: no generator that this version can read; it knows MobileStyleGAN")
-    generator = build(MobileStyleGAN, mobilestylegan_arguments(tensors), tensors, str(path)).to(device)
+    return read_generator(path).to(device)
+
+
+def read_generator(path: Path) -> Generator:
+    """Read a generator from any file that holds one: the moving average of it, where there is one.
+
+    Raises:
+        UnsafePickle: the file wants to run something, and is refused.
+        BrokenFile: the file cannot be read, or is no generator.
+        CheckpointMismatch: the file is almost a generator.
+    """
+    checkpoint = read_checkpoint(path)
+    role = checkpoint.role(GENERATORS)
+    if role is None:
+        raise BrokenFile(f"{path}: no generator in it, but {', '.join(sorted(checkpoint.readers))}")
+    generator = build_weights(checkpoint.read(role), str(path))
+    if not isinstance(generator, Generator):
+        raise BrokenFile(f"{path}: no generator, but a {type(generator).__name__}")
+    card = checkpoint.card
     generator.identity = Identity(str(card.get("name", path.stem)), str(card.get("source_sha256") or sha256(path)))
     return generator
+
+
+def build_weights(weights: Weights, what: str) -> nn.Module:
+    """Build the network that weights belong to; eval, frozen.
+
+    Raises:
+        ForeignFile: a network that this version cannot draw with.
+        BrokenFile: no network has such tensors.
+        CheckpointMismatch: missing, unexpected or misshapen tensors, all of them named.
+    """
+    if weights.architecture not in ARCHITECTURES:
+        raise ForeignFile(f"{what}: it is {weights.architecture}, which this version cannot draw with")
+    network, deduce = ARCHITECTURES[weights.architecture]
+    try:
+        arguments = deduce(weights.tensors) | weights.settings
+    except BrokenFile as error:
+        raise BrokenFile(f"{what}: {error}") from error
+    return build(network, arguments, weights.tensors, what)
 
 
 def mobilestylegan_arguments(tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -75,6 +111,14 @@ def mobilestylegan_arguments(tensors: dict[str, Tensor]) -> dict[str, Any]:
         "w_dim": w_dim,
         "mapping_layers": sum(name.startswith("mapping.layers.") for name in tensors) // 2,
     }
+
+
+ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], Callable[[dict[str, Tensor]], dict[str, Any]]]] = {
+    "MobileStyleGAN": (MobileStyleGAN, mobilestylegan_arguments),
+    "StyleGAN2": (StyleGAN2, stylegan2_arguments),
+    "StyleGAN2 discriminator": (StyleGAN2Discriminator, discriminator_arguments),
+}
+"""Networks that can be built, and what deduces their constructor arguments from tensors."""
 
 
 def load_encoder(name_or_path: str | Path, device: str | torch.device = "cpu") -> StyleMapEncoder:

@@ -35,13 +35,14 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             card = json.loads((file.metadata() or {}).get(CARD, "{}"))
     except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
-        raise BrokenFile(f"{path}: expected a safetensors file, but {_looks_like(path)} ({error})") from error
+        raise BrokenFile(f"{path}: expected a safetensors file, but {looks_like(path)} ({error})") from error
     if not isinstance(card, dict):
         raise BrokenFile(f"{path}: its card is no JSON object")
     return tensors, card
 
 
-def _looks_like(path: Path) -> str:
+def looks_like(path: Path) -> str:
+    """Say what a file that cannot be read seems to be, by its first bytes."""
     try:
         with path.open("rb") as file:
             head = file.read(512)

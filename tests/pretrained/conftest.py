@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
+import pickle
+import sys
+import types
 import zipfile
 from xml.sax.saxutils import quoteattr
 
@@ -146,3 +150,97 @@ def entry(tmp_path, monkeypatch, cache, published):
     entry = catalog.Entry("tiny", "a tiny network", 256, "tiny-face==1", wheel.name, checksum, 1, "CC0, drawn by chance")
     monkeypatch.setitem(catalog.CATALOG, "tiny", entry)
     return entry, wheel
+
+
+@pytest.fixture
+def tiny_stylegan2():
+    """A 16 px StyleGAN2 with labels or clamp as asked: weights random, noise and mean of W not zero."""
+    import torch
+
+    from generators.stylegan2 import StyleGAN2
+
+    def make(**arguments):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            sizes = {"z_dim": 16, "w_dim": 16, "mapping_layers": 3, "channel_base": 128, "channel_max": 16}
+            generator = StyleGAN2(16, **(sizes | arguments))
+            for name, value in generator.state_dict().items():
+                if name.endswith(("noise_strength", "bias", "w_avg")):
+                    value.add_(torch.randn_like(value) * 0.3)
+        return generator.eval().requires_grad_(False)
+
+    return make
+
+
+@pytest.fixture
+def tiny_discriminator():
+    """A 16 px discriminator, its weights random."""
+    import torch
+
+    from generators.stylegan2 import StyleGAN2Discriminator
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return StyleGAN2Discriminator(16, 0, 128, 16).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def write_nvidia(tmp_path, monkeypatch):
+    """A writer of NVIDIA's container: networks as persistent objects under the global names of their code."""
+    persistence, util = types.ModuleType("torch_utils.persistence"), types.ModuleType("dnnlib.util")
+
+    def _reconstruct_persistent_obj(meta):
+        pytest.fail("a pickle was run")
+
+    _reconstruct_persistent_obj.__module__ = "torch_utils.persistence"
+    _reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
+    persistence._reconstruct_persistent_obj = _reconstruct_persistent_obj
+    util.EasyDict = type("EasyDict", (dict,), {"__module__": "dnnlib.util"})
+    for name, module in {"torch_utils.persistence": persistence, "dnnlib.util": util}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+        monkeypatch.setitem(sys.modules, name.split(".")[0], types.ModuleType(name.split(".")[0]))
+
+    class Persistent:
+        """Pickles a module as their code does; ``extra`` goes into the state of every module."""
+
+        def __init__(self, module, extra):
+            self.module, self.extra = module, extra
+
+        def __reduce__(self):
+            module = self.module
+            state = {
+                "training": False,
+                "_parameters": module._parameters,
+                "_buffers": module._buffers,
+                "_non_persistent_buffers_set": set(),
+                "_backward_hooks": collections.OrderedDict(),
+                "_modules": collections.OrderedDict(
+                    (name, child and Persistent(child, self.extra)) for name, child in module._modules.items()
+                ),
+                "_init_args": (),
+                "_init_kwargs": util.EasyDict(act_gain=np.sqrt(2)),
+                "act_gain": np.float64(2**0.5),
+                **self.extra,
+            }
+            meta = util.EasyDict(type="class", version=6, module_src="raise SystemExit", state=state)
+            meta["class_name"] = type(module).__name__
+            return persistence._reconstruct_persistent_obj, (meta,)
+
+    def write(name="network.pkl", protocol=4, extra=None, save=pickle.dump, **networks):
+        path = tmp_path / name
+        value = {role: network and Persistent(network, extra or {}) for role, network in networks.items()}
+        value = value.get("alone") or value | {"training_set_kwargs": util.EasyDict(path="x"), "augment_pipe": None}
+        with path.open("wb") as file:
+            save(value, file, **({"protocol": protocol} if save is pickle.dump else {}))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def canary(tmp_path, monkeypatch):
+    """A file that hostile pickles try to make, and a check that none did."""
+    path = tmp_path / "canary"
+    monkeypatch.chdir(tmp_path)
+    yield path
+    assert not path.exists(), "a file was run"
