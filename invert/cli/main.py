@@ -11,7 +11,7 @@ from click_default_group import DefaultGroup
 VERBS = {
     "run": ("invert.cli.run", "Invert and edit photos (the verb that needs no name)."),
     "directions": ("invert.cli.directions", "List edit directions, or learn new ones."),
-    "models": ("invert.cli.models", "List or fetch generators."),
+    "models": ("invert.cli.models", "List, fetch, show or convert generators."),
     "evaluate": ("invert.cli.evaluate", "Measure methods over many aligned faces."),
     "train": ("invert.cli.train", "Train an encoder for a generator."),
     "doctor": ("invert.cli.doctor", "Say what is installed, cached and active."),

@@ -1,6 +1,9 @@
-"""``stylegan-invert models``: which weights there are, and fetching them ahead of time."""
+"""``stylegan-invert models``: which weights there are, fetching them ahead of time, and files from elsewhere."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import click
 
@@ -9,7 +12,7 @@ from invert.cli.options import DEFAULT_GENERATOR, notify
 
 @click.group(name="models", context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """List or fetch generators."""
+    """List, fetch, show or convert generators."""
 
 
 @command.command(name="list")
@@ -32,3 +35,41 @@ def fetch_model(name: str) -> None:
     from pretrained.catalog import fetch
 
     click.echo(fetch(name, notify))
+
+
+@command.command(name="show")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def show_model(file: Path, as_json: bool) -> None:
+    """Say what a file of weights is, without running anything of it."""
+    from pretrained.conversion import describe
+
+    description = describe(file)
+    if as_json:
+        click.echo(json.dumps(description.json(), indent=2))
+        return
+    click.echo(
+        f"{description.path}\n    {description.kind}\n    SHA-256 {description.sha256}\n    licence {description.licence}"
+    )
+    for network in description.networks:
+        if network.problem:
+            click.echo(f"{network.role}  cannot be used: {network.problem}")
+            continue
+        numbers = [f"{network.resolution} px", f"{network.num_ws} styles of {network.w_dim}" if network.num_ws else ""]
+        numbers += [f"labels of {network.c_dim}" if network.c_dim else "", f"{network.parameters:,} parameters"]
+        click.echo(f"{network.role}  {network.architecture}, {', '.join(filter(None, numbers))}")
+        for note in network.notes:
+            click.echo(f"    {note}")
+
+
+@command.command(name="convert")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def convert_model(file: Path, out: Path) -> None:
+    """Write FILE's network to OUT: .safetensors, or .pt for rosinality's code. Both then draw one face, to compare."""
+    from pretrained.conversion import convert
+
+    result = convert(file, out)
+    for note in result.notes:
+        notify(note)
+    click.echo(f"{result.out}  draws the same: largest difference {result.difference:.1e} of the largest value")

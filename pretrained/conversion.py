@@ -1,0 +1,180 @@
+"""How does a file of weights become one of another format, and did anything change? It is drawn with both, to see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generators.base import Generator
+from generators.stylegan2 import StyleGAN2
+from pretrained import rosinality, safetensors
+from pretrained.cache import sha256, whole_file
+from pretrained.checkpoints import DISCRIMINATORS, GENERATORS, Checkpoint, Weights, read_checkpoint
+from pretrained.errors import BrokenFile, CannotConvert, CheckpointMismatch
+from pretrained.loading import build_weights, read_generator
+
+TOLERANCE = 1e-6
+"""How far the images of both files may be apart, relative to the largest value; equal numbers draw equal images."""
+FORMATS = (".safetensors", ".pt")
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a file holds under one role."""
+
+    role: str
+    """Its name in the file."""
+    architecture: str
+    resolution: int = 0
+    num_ws: int = 0
+    w_dim: int = 0
+    c_dim: int = 0
+    parameters: int = 0
+    problem: str = ""
+    """Why it cannot be used, missing tensors by name; empty where it can."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file is."""
+
+    path: str
+    kind: str
+    sha256: str
+    licence: str
+    """As the file says, or "unknown"."""
+    networks: tuple[Network, ...]
+
+    def json(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion did."""
+
+    out: Path
+    difference: float
+    """Largest difference of the images that both files draw from one code, relative to their largest value."""
+    notes: tuple[str, ...]
+    """What was made up or left out."""
+
+
+def describe(path: Path) -> Description:
+    """Say what a file of weights is, and what of it can be used.
+
+    Raises:
+        BrokenFile: it is no file of weights, or damaged, or wants to run something.
+    """
+    checkpoint = read_checkpoint(path)
+    networks = tuple(_describe_network(checkpoint, role) for role in checkpoint.readers)
+    licence = str(checkpoint.card.get("licence", "unknown"))
+    return Description(str(path), checkpoint.kind, sha256(path), licence, networks)
+
+
+def _describe_network(checkpoint: Checkpoint, role: str) -> Network:
+    architecture = "unknown"
+    try:
+        weights = checkpoint.read(role)
+        architecture = weights.architecture
+        network = build_weights(weights, role)
+    except (BrokenFile, CheckpointMismatch) as error:
+        return Network(role, architecture, problem=str(error).removeprefix(f"{checkpoint.path}: "))
+    num_ws, w_dim, c_dim, resolution = (
+        int(getattr(network, name, 0)) for name in ("num_ws", "w_dim", "c_dim", "img_resolution")
+    )
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Network(role, architecture, resolution, num_ws, w_dim, c_dim, parameters, notes=weights.notes)
+
+
+def convert(path: Path, out: Path) -> Conversion:
+    """Write the generator of a file, and its discriminator where there is one, in another format, and draw with both.
+
+    Args:
+        path: any file that ``load_generator`` reads.
+        out: to be written, whole or not at all: ``.safetensors``, or ``.pt`` for rosinality's code and pSp's and e4e's.
+
+    Raises:
+        CannotConvert: another suffix, a network that the format has no place for, or images that differ.
+        BrokenFile: the file cannot be read, or holds no generator.
+        CheckpointMismatch: the file is almost a generator.
+    """
+    if out.suffix not in FORMATS:
+        raise CannotConvert(f"{out}: expected a name that ends in {' or '.join(FORMATS)}, which tells the format")
+    checkpoint = read_checkpoint(path)
+    role, judge = checkpoint.role(GENERATORS), checkpoint.role(DISCRIMINATORS)
+    if role is None:
+        raise BrokenFile(f"{path}: no generator in it, but {', '.join(sorted(checkpoint.readers))}")
+    weights = checkpoint.read(role)
+    notes, discriminator = list(weights.notes), None
+    if judge is not None:
+        try:
+            discriminator = checkpoint.read(judge)
+            build_weights(discriminator, judge)
+        except (BrokenFile, CheckpointMismatch) as error:
+            discriminator = None
+            notes.append(f"the discriminator is left out: {error}")
+    source = read_generator(path)
+    with whole_file(out) as part:
+        if out.suffix == ".pt":
+            notes += _write_rosinality(part, weights, discriminator)
+        else:
+            _write_safetensors(part, weights, discriminator, _card(source, checkpoint.card, weights))
+        difference = _difference(source, read_generator(part))
+        if difference > TOLERANCE:
+            raise CannotConvert(f"{out} is not written: its images are {difference:.1e} off, more than {TOLERANCE:.0e}")
+    return Conversion(out, difference, tuple(notes))
+
+
+def _card(source: Generator, card: Mapping[str, Any], weights: Weights) -> dict[str, Any]:
+    """Say what a file holds; codes of the source stay codes of the result."""
+    identity = {"name": source.identity.name, "source_sha256": source.identity.sha256}
+    licence = card.get("licence", "unknown: that of the file it was converted from")
+    return {"architecture": weights.architecture, "arguments": weights.settings, "licence": licence} | identity
+
+
+def _write_safetensors(part: Path, weights: Weights, discriminator: Weights | None, card: Mapping[str, Any]) -> None:
+    tensors = dict(weights.tensors)
+    if discriminator is not None:
+        tensors |= {f"discriminator.{name}": value for name, value in discriminator.tensors.items()}
+    safetensors.save(part, tensors, card)
+
+
+def _write_rosinality(part: Path, weights: Weights, discriminator: Weights | None) -> list[str]:
+    """Write what rosinality's code, and pSp's and e4e's, load; return what its code cannot express."""
+    if weights.architecture != "StyleGAN2":
+        raise CannotConvert(f"rosinality's code draws with StyleGAN2 alone, and this is {weights.architecture}")
+    entries: dict[str, dict[str, Tensor] | Tensor] = {
+        "g_ema": rosinality.generator_to_rosinality(weights.tensors),
+        "latent_avg": weights.tensors["mapping.w_avg"],
+    }
+    notes = []
+    if weights.settings:
+        settings = ", ".join(f"{name}={value:g}" for name, value in weights.settings.items())
+        notes.append(f"rosinality's code has no {settings}: its images differ where a layer exceeds that")
+    if discriminator is not None:
+        entries["d"] = rosinality.discriminator_to_rosinality(discriminator.tensors)
+    torch.save(entries, part)
+    return notes
+
+
+def _difference(first: Generator, second: Generator) -> float:
+    """Draw one code with both, without chance, and return the largest difference."""
+    z = torch.randn(1, first.z_dim, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        image, other = (network.synthesis(_codes(network, z), "const") for network in (first, second))
+    difference, largest = (image - other).abs().max(), image.abs().max()
+    return float(difference / largest) if largest > 0 else float(difference)
+
+
+def _codes(network: Generator, z: Tensor) -> Tensor:
+    if isinstance(network, StyleGAN2) and network.c_dim:
+        return network.mapping(z, 0.7, c=torch.eye(1, network.c_dim))
+    return network.mapping(z, 0.7)
