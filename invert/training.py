@@ -6,8 +6,9 @@ checkpoint when the same command is given again:
     sampled_*.npy             faces that the generator drew, and their codes
     checkpoint.pt             networks, optimiser, moving average, random state
     log.csv                   every term of the loss, and the validation figures
+    best.pt                   the moving average that did best on the validation faces
     samples.png               validation faces above what the encoder makes of them
-    encoder.safetensors       the moving average, float16: what ships
+    encoder.safetensors       the best moving average, float16: what ships
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def train_encoder(
         report: called after each step with its number and terms.
 
     Returns:
-        The moving average of the encoder.
+        The moving average of the encoder: the one with the best perceptual distance on the validation faces if there are
+        any, else the last one.
 
     Raises:
         ToolkitError: the folder holds a run of another plan.
@@ -123,12 +125,24 @@ def train_encoder(
         if trainer.step_number % plan.every == 0 or trainer.step_number == plan.steps:
             if validation is not None:
                 terms |= validate(trainer, validation, folder / "samples.png")
+                _keep_best(folder / "best.pt", trainer, terms["val_lpips"])
             with whole_file(checkpoint) as temporary:
                 torch.save({"trainer": trainer.state_dict()}, temporary)
         append_row(folder / "log.csv", {"step": trainer.step_number, **terms})
         if report is not None:
             report(trainer.step_number, terms)
+    if (folder / "best.pt").is_file():
+        trainer.average.load_state_dict(torch.load(folder / "best.pt", weights_only=True)["average"])
     return trainer.average
+
+
+def _keep_best(file: Path, trainer: EncoderTrainer, distance: float) -> None:
+    """Keep the moving average that did best on the validation faces: a training can go astray after it."""
+    if file.is_file() and torch.load(file, weights_only=True)["val_lpips"] <= distance:
+        return
+    with whole_file(file) as temporary:
+        state = {"average": trainer.average.state_dict(), "val_lpips": distance, "step_number": trainer.step_number}
+        torch.save(state, temporary)
 
 
 def _preview(generator: Generator, resolution: int, seed: int) -> PreviewHead | None:

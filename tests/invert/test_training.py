@@ -99,3 +99,20 @@ def test_skipped_batches_are_the_first_ones():
 def test_bytes_survive_the_way_through_floats():
     values = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(3, 1)
     assert np.array_equal(to_uint8(from_uint8(values)).numpy(), values)
+
+
+def test_the_average_that_did_best_on_the_validation_faces_is_returned(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces, monkeypatch
+):
+    figures = iter([0.5, 0.1, 0.9])
+    seen = []
+
+    def validated(trainer, *_):
+        seen.append([parameter.clone() for parameter in trainer.average.parameters()])
+        return {"val_mse": 0.0, "val_lpips": next(figures)}
+
+    monkeypatch.setattr("invert.training.validate", validated)
+    from dataclasses import replace
+
+    average = train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, faces[:1], tmp_path, replace(PLAN, steps=3))
+    assert all(torch.equal(a, b) for a, b in zip(average.parameters(), seen[1], strict=True))
