@@ -100,6 +100,10 @@ class EncoderTrainer:
         target = resize(image, drawn.shape[-1])
         error = F.mse_loss(drawn, target)
         loss = error + 0.1 * (self.perceptual(drawn, target).mean() if self.step_number else 0)
+        # Four faces now and then must not shake a preview that the encoder leans on: once, its error rose fivefold and the
+        # encoder followed it astray.
+        for group in self.preview_optimizer.param_groups:
+            group["lr"] = 1e-3 if self.step_number == 0 else 2e-4
         self.preview_optimizer.zero_grad()
         loss.backward()
         self.preview_optimizer.step()
