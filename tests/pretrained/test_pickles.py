@@ -170,6 +170,7 @@ BROKEN = {
     "an open bracket": (b"\x80\x02(.", "where there is none"),
     "a closing bracket alone": (b"\x80\x02t.", "never opened"),
     "no end": (b"\x80\x02N", "a damaged pickle"),
+    "a text with an escape that is none": (b"S'\\\x89'\n.", "a damaged pickle"),
     "an odd number of keys and values": (b"\x80\x02}(NNNu.", "a damaged pickle"),
     "a pickle of something else": (pickle.dumps({"a": 1}), "holds no network"),
     "a zip of something else": (b"PK\x03\x04" + bytes(100), "truncated or damaged PyTorch file"),
