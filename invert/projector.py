@@ -35,7 +35,7 @@ class Projector:
     """``w``: one vector for all layers, stays editable; ``w_plus``: one for each, looks closer; ``stylemap``: only from a
     start that has maps."""
     steps: int = 100
-    learning_rate: float = 0.05
+    learning_rate: float = 0.1
     l2_weight: float = 1.0
     perceptual_weight: float = 0.8
     w_avg_weight: float = 1e-3
