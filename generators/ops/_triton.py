@@ -10,7 +10,7 @@ import functools
 import importlib.util
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 from torch import Tensor
@@ -68,7 +68,12 @@ def interprets() -> bool:
     """Tell whether Triton interprets kernels, on any device, instead of compiling them."""
     import triton  # type: ignore[import-untyped, import-not-found]
 
-    return bool(triton.knobs.runtime.interpret)
+    return not isinstance(triton.jit(_probe), triton.JITFunction)
+
+
+@no_type_check
+def _probe() -> None:
+    pass
 
 
 @functools.cache
@@ -79,6 +84,13 @@ def jit(kernel: Callable[..., Any]) -> Any:
 
     kernel.__globals__["tl"] = triton.language
     return triton.jit(kernel)
+
+
+def launch(kernel: Callable[..., Any], programs: int, *arguments: Any) -> None:
+    """Run a kernel on the device of its first argument; no programs are no work."""
+    if programs:
+        with torch.cuda.device_of(arguments[0]):
+            jit(kernel)[(programs,)](*arguments, enable_fp_fusion=True)
 
 
 def language_type(dtype: torch.dtype) -> Any:

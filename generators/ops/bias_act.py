@@ -183,12 +183,12 @@ def _launch(order: int, x: Tensor, b: Tensor | None, recipe: _Recipe, *grads: Te
     y = torch.empty_like(x)
     grads = tuple(grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad) for grad in grads)
     accumulator = torch.promote_types(x.dtype, torch.float32)
-    if x.numel():
-        _triton.jit(_kernel)[(-(-x.numel() // BLOCK),)](
-            *(x, x if b is None else b.contiguous(), *(*grads, x, x)[:2], y, x.numel()),
-            *(x.stride(recipe.dim), x.shape[recipe.dim], order, b is not None, recipe.shows_in_output),
-            *(recipe.act, recipe.alpha, recipe.gain, recipe.clamp, _triton.language_type(accumulator), BLOCK),
-        )
+    _triton.launch(
+        *(_kernel, -(-x.numel() // BLOCK)),
+        *(x, x if b is None else b.contiguous(), *(*grads, x, x)[:2], y, x.numel()),
+        *(x.stride(recipe.dim), x.shape[recipe.dim], order, b is not None, recipe.shows_in_output),
+        *(recipe.act, recipe.alpha, recipe.gain, recipe.clamp, _triton.language_type(accumulator), BLOCK),
+    )
     return y
 
 

@@ -115,7 +115,7 @@ def _variance(weight: Tensor, s: Tensor, up: int) -> Float[Tensor, "batch out_c 
 
 def conv2d_resample(
     x: Features,
-    weight: Weight,
+    weight: Float[Tensor, "out_c group_c k k"],
     f: Filter | None = None,
     up: int = 1,
     down: int = 1,
@@ -173,11 +173,11 @@ class _ModulateWeights(torch.autograd.Function):
         (batch, _), (out_channels, in_channels, taps_y, taps_x) = s.shape, weight.shape
         own = weight.new_empty(batch, *weight.shape)
         accumulator = torch.promote_types(weight.dtype, torch.float32)
-        if own.numel():
-            _triton.jit(_modulate_kernel)[(batch * out_channels,)](
-                *(weight.contiguous(), s.contiguous(), own, out_channels, in_channels, taps_y * taps_x),
-                *(demodulate, EPS, _triton.language_type(accumulator), BLOCK),
-            )
+        _triton.launch(
+            *(_modulate_kernel, batch * out_channels),
+            *(weight.contiguous(), s.contiguous(), own, out_channels, in_channels, taps_y * taps_x),
+            *(demodulate, EPS, _triton.language_type(accumulator), BLOCK),
+        )
         return own
 
     @staticmethod
@@ -206,11 +206,11 @@ class _Demodulate(torch.autograd.Function):
         variance = variance.contiguous(memory_format=layout if per_pixel else torch.contiguous_format)
         result = torch.empty_like(y)
         accumulator = torch.promote_types(y.dtype, torch.float32)
-        if y.numel():
-            _triton.jit(_demodulate_kernel)[(-(-y.numel() // BLOCK),)](
-                *(y, variance, result, y.numel(), y[0].numel(), y.shape[1], y.stride(1)),
-                *(per_pixel, EPS, _triton.language_type(accumulator), BLOCK),
-            )
+        _triton.launch(
+            *(_demodulate_kernel, -(-y.numel() // BLOCK)),
+            *(y, variance, result, y.numel(), y.shape[1:].numel(), y.shape[1], y.stride(1)),
+            *(per_pixel, EPS, _triton.language_type(accumulator), BLOCK),
+        )
         return result
 
     @staticmethod
@@ -240,15 +240,16 @@ def _modulate_kernel(
     w = weight + (row % out_channels) * length
     style = s + (row // out_channels) * in_channels
     scale = 1.0
+    # What tl.zeros and tl.sum stand for: those two cannot be interpreted where Triton was imported before it was told to.
     if DEMODULATE:
-        squares = tl.zeros((BLOCK,), dtype=ACCUMULATOR)
+        squares = tl.full((BLOCK,), 0.0, dtype=ACCUMULATOR)
         for start in range(0, length, BLOCK):
             index = start + tl.arange(0, BLOCK)
             fits = index < length
             p = tl.load(w + index, mask=fits, other=0.0).to(ACCUMULATOR)
             p *= tl.load(style + index // taps, mask=fits, other=0.0).to(ACCUMULATOR)
             squares += p * p
-        scale = 1 / tl.sqrt(tl.sum(squares, axis=0) + EPS)
+        scale = 1 / tl.sqrt(tl.reduce(squares, 0, tl.standard._sum_combine) + EPS)
     for start in range(0, length, BLOCK):
         index = start + tl.arange(0, BLOCK)
         fits = index < length
