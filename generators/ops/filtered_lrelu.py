@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from generators.ops.bias_act import bias_act
-from generators.ops.upfirdn2d import Filter, Image, Resampled, upfirdn2d
+from generators.ops.upfirdn2d import Image, Resampled, upfirdn2d
 
 
 def filtered_lrelu(
     x: Image,
-    fu: Filter | None = None,
-    fd: Filter | None = None,
+    fu: Float[Tensor, " up_taps"] | Float[Tensor, "up_taps_y up_taps_x"] | None = None,
+    fd: Float[Tensor, " down_taps"] | Float[Tensor, "down_taps_y down_taps_x"] | None = None,
     b: Float[Tensor, " c"] | None = None,
     up: int = 1,
     down: int = 1,
