@@ -23,9 +23,9 @@ class Panel:
 
 
 def comparison(panels: Sequence[Panel]) -> UInt8[np.ndarray, "height width 3"]:
-    """Lay out panels in rows of at most four, each with its title and note below."""
-    columns = min(4, len(panels))
-    rows = -(-len(panels) // columns)
+    """Lay out panels in even rows of at most four, each with its title and note below."""
+    rows = -(-len(panels) // 4)
+    columns = -(-len(panels) // rows)
     width = 2 * MARGIN_PX + columns * PANEL_PX + (columns - 1) * GAP_PX
     height = MARGIN_PX + rows * (PANEL_PX + LABEL_PX) + MARGIN_PX // 2
     sheet = Image.new("RGB", (width, height), PAPER)

