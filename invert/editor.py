@@ -20,7 +20,7 @@ from invert.inverters import load_inverter
 from pretrained.directions import load_direction
 
 
-def edit(latent: Latent, strengths: Mapping[str, float], generator: Generator) -> Latent:
+def edit(latent: Latent, strengths: Mapping[str, float | int], generator: Generator) -> Latent:
     """Apply directions by name, in order: ``edit(latent, {"age": 2, "smile": -1}, generator)``.
 
     Raises:
@@ -55,13 +55,13 @@ class Editor:
         self.inversion = self.inverter(self.face.image[None].to(self.generator.w_avg.device))
         return self
 
-    def edited_face(self, strengths: Mapping[str, float]) -> Float[Tensor, "3 height width"]:
+    def edited_face(self, strengths: Mapping[str, float | int]) -> Float[Tensor, "3 height width"]:
         """Draw the face with edits, in [-1, 1]."""
         _, _, inversion = self._current()
         with torch.no_grad():
             return self.generator.synthesis(edit(inversion.latent, strengths, self.generator))[0]
 
-    def edited_photo(self, strengths: Mapping[str, float]) -> UInt8[np.ndarray, "height width 3"]:
+    def edited_photo(self, strengths: Mapping[str, float | int]) -> UInt8[np.ndarray, "height width 3"]:
         """Return the whole photo with the edited face in it."""
         photo, face, _ = self._current()
         return paste_back(photo, self.edited_face(strengths).cpu(), face)

@@ -106,6 +106,7 @@ def command(
     from invert.performance import keep_freed_memory
     from invert.photo import demo_photo, find_photos
     from invert.pipeline import Recipe, process_photo, unique_stems
+    from pretrained.errors import BrokenFile, DownloadFailed
 
     chosen = choose_device(device)
     if chosen.type == "cpu":
@@ -122,8 +123,9 @@ def command(
         _check_writable(output)
         progress = Progress()
         tools = _load_tools(recipe, generator, chosen, progress.on_step)
+    except (BrokenFile, DownloadFailed):
+        raise  # No mistake in the command.
     except ToolkitError as error:
-        # Before the first photo, a mistake is one of the command itself.
         raise click.UsageError(str(error)) from error
     reports, failures = [], []
     for number, (source, stem) in enumerate(zip(sources, unique_stems(sources), strict=True)):
