@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from http.client import HTTPException
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BACKBONE_FILE = "lpips-squeeze.onnx"
+TIMEOUT_SEC = 15.0
 SHARED_FILE = Path("data/lpips_squeeze/lpips_sq.onnx")
 
 
@@ -100,13 +102,17 @@ def _fill_from_torchvision(model: nn.Module) -> None:
     if file.is_file() and not sha256(file).startswith(file.stem.rpartition("-")[2]):
         logger.warning("%s is damaged: it is fetched again", file)
         file.unlink()
+    timeout = socket.getdefaulttimeout()
     try:
+        socket.setdefaulttimeout(TIMEOUT_SEC)  # torchvision sets none: behind a silent firewall it would wait for minutes.
         state = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError, HTTPException) as error:
         raise DownloadFailed(
             f"the backbone of LPIPS could not be fetched from {weights.url} ({error}); put that file into"
             f" {file.parent} by hand"
         ) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
     names = {name.split(".", 2)[2]: name for name in model.state_dict() if name.startswith("net.slice")}
     slices = {names[key]: value for name, value in state.items() if (key := name.removeprefix("features.")) in names}
     model.load_state_dict(model.state_dict() | slices)
