@@ -290,7 +290,8 @@ def mask_of(photo, aligned):
     """Find the mask by experience: pasting black and white shows every pixel that can change."""
     black = paste_back(np.full_like(photo, 255), torch.full((3, 64, 64), -1.0), aligned)
     white = paste_back(np.zeros_like(photo), torch.full((3, 64, 64), 1.0), aligned)
-    np.testing.assert_array_equal(black, 255 - white)
+    # Both are rounded: where a level falls between two, one goes up and the other down.
+    np.testing.assert_allclose(black.astype(int), 255 - white.astype(int), atol=1)
     return white[..., 0]
 
 
