@@ -37,8 +37,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.parent / f".{path.stem[:40]}-{secrets.token_hex(6)}{path.suffix}"
     part.touch(exist_ok=False)
+    mode = part.stat().st_mode
     try:
         yield part
+        part.chmod(mode)  # A writer that makes the file anew (safetensors does) would leave it to its owner alone.
         with part.open("rb+") as file:
             os.fsync(file.fileno())  # Else a power cut can leave a whole name with half a file.
         part.replace(path)

@@ -71,3 +71,11 @@ def test_a_whole_file_has_the_permissions_of_any_new_file(tmp_path):
         temporary.touch()
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "whole")]
     assert modes[0] == modes[1]
+
+
+def test_a_file_that_its_writer_made_anew_is_readable_as_any_other(tmp_path):
+    (tmp_path / "plain").touch()
+    with whole_file(tmp_path / "made") as part:
+        part.unlink()
+        part.touch(mode=0o600)
+    assert (tmp_path / "made").stat().st_mode == (tmp_path / "plain").stat().st_mode
