@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -41,8 +41,3 @@ def choose_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise click.UsageError(f"--device {name}: {reason}; expected auto, cpu, or a GPU that this machine has") from error
     return device
-
-
-def json_default(value: Any) -> str:
-    """Write what JSON does not know as text."""
-    return str(value)
