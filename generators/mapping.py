@@ -47,8 +47,15 @@ class MappingNetwork(nn.Module):
     ) -> WPlus:
         """Map z to w_plus; ``truncation_psi`` in [0, 1] pulls the first ``truncation_cutoff`` layers (all) to w_avg."""
         w_plus = self.w(z)[:, None].repeat(1, self.num_ws, 1)
-        if truncation_psi == 1:
-            return w_plus
-        cutoff = self.num_ws if truncation_cutoff is None else truncation_cutoff
-        truncated = self.w_avg.lerp(w_plus[:, :cutoff], truncation_psi)
-        return torch.cat([truncated, w_plus[:, cutoff:]], dim=1)
+        return truncate(w_plus, self.w_avg, truncation_psi, truncation_cutoff)
+
+
+def truncate(w_plus: WPlus, w_avg: Float[Tensor, " w_dim"], psi: float, cutoff: int | None) -> WPlus:
+    """Pull the first ``cutoff`` layers (None: all) towards w_avg; ``psi`` 1 leaves them, 0 gives w_avg itself.
+
+    Reference: Karras et al. 2019, arXiv:1812.04948, appendix B.
+    """
+    if psi == 1:
+        return w_plus
+    cutoff = w_plus.shape[1] if cutoff is None else cutoff
+    return torch.cat([w_avg.lerp(w_plus[:, :cutoff], psi), w_plus[:, cutoff:]], dim=1)

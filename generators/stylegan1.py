@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from generators.base import Generator
 from generators.latent import Latent, StyleMap, WPlus, check_latent
+from generators.mapping import truncate
 from generators.ops import filter2d, resize_style
 
 Features: TypeAlias = Float[Tensor, "batch c height width"]
@@ -70,11 +71,7 @@ class StyleGAN1Mapping(nn.Module):
     ) -> WPlus:
         """Map z to w_plus; ``truncation_psi`` in [0, 1] pulls the first ``truncation_cutoff`` layers (all) to w_avg."""
         w_plus = self.w(z)[:, None].repeat(1, self.num_ws, 1)
-        if truncation_psi == 1:
-            return w_plus
-        cutoff = self.num_ws if truncation_cutoff is None else truncation_cutoff
-        truncated = self.w_avg.lerp(w_plus[:, :cutoff], truncation_psi)
-        return torch.cat([truncated, w_plus[:, cutoff:]], dim=1)
+        return truncate(w_plus, self.w_avg, truncation_psi, truncation_cutoff)
 
 
 class Noise(nn.Module):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from generators.base import Generator
 from generators.errors import UnknownName
 from generators.latent import Latent, StyleMap, WPlus, check_latent
+from generators.mapping import truncate
 from generators.ops import bias_act, conv2d_resample, modulated_conv2d, upsample2d
 
 Features: TypeAlias = Float[Tensor, "batch c height width"]
@@ -148,11 +149,8 @@ class MappingNetwork(nn.Module):
             ValueError: the label c does not fit.
         """
         w_plus = self.w(z, c)[:, None].repeat(1, self.num_ws or 1, 1)
-        if truncation_psi == 1:
-            return w_plus
-        cutoff = w_plus.shape[1] if truncation_cutoff is None else truncation_cutoff
-        truncated = self.w_avg.lerp(w_plus[:, :cutoff], truncation_psi)
-        return torch.cat([truncated, w_plus[:, cutoff:]], dim=1)
+        # A discriminator's mapping has no mean of W, and is never truncated.
+        return w_plus if truncation_psi == 1 else truncate(w_plus, self.w_avg, truncation_psi, truncation_cutoff)
 
 
 class StyledConv(nn.Module):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from invert.cli.options import DEFAULT_GENERATOR, choose_device, device_option, generator_option, notify
+from invert.cli.options import choose_device, device_option, generator_option, notify
+from pretrained.catalog import DEFAULT_GENERATOR
 
 
 @click.group(name="directions", context_settings={"help_option_names": ["-h", "--help"]})

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from invert.cli.options import DEFAULT_GENERATOR, notify
+from invert.cli.options import notify
+from pretrained.catalog import DEFAULT_GENERATOR
 
 
 @click.group(name="models", context_settings={"help_option_names": ["-h", "--help"]})

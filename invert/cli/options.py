@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pretrained.catalog import DEFAULT_GENERATOR
+
 if TYPE_CHECKING:
     import torch
-
-DEFAULT_GENERATOR = "mobilestylegan-ffhq-1024"
 
 generator_option = click.option(
     "--generator",
