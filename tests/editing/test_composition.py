@@ -30,11 +30,36 @@ def test_edits_are_read_as_typed(text, name, strength):
     assert parse_edit(text, ["age", "smile"]) == EditSpec(name, strength)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("age@coarse=+3", EditSpec("age", 3.0, layers="coarse")),
+        ("age @ 0-3,7 = 2", EditSpec("age", 2.0, layers="0-3,7")),
+        ("age=raw:-1.5", EditSpec("age", -1.5, raw=True)),
+        ("smile=+2@mouth", EditSpec("smile", 2.0, mask="mouth")),
+        ("age@fine=raw:1@my mask.png", EditSpec("age", 1.0, "fine", True, "my mask.png")),
+        ("me@home/age.npy=1", EditSpec("me@home/age.npy", 1.0)),
+        ("me@home/age.npy@4=1", EditSpec("me@home/age.npy", 1.0, "4")),
+    ],
+)
+def test_layers_raw_units_and_masks_stand_beside_name_and_strength(text, expected):
+    assert parse_edit(text) == expected
+
+
 @relaxed
-@given(st.floats(-100, 100))
-def test_an_edit_that_was_written_is_read_again(strength):
-    strength = float(f"{strength:g}")
-    assert parse_edit(str(EditSpec("age", strength))) == ("age", strength)
+@given(
+    st.builds(
+        EditSpec,
+        st.sampled_from(["age", "a/b.npy"]),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.sampled_from([None, "coarse", "0-3,7"]),
+        st.booleans(),
+        st.sampled_from([None, "mouth", "mask.png"]),
+        st.none(),
+    )
+)
+def test_an_edit_that_was_written_is_read_again(spec):
+    assert parse_edit(str(spec)) == spec
 
 
 @pytest.mark.parametrize("text", ["age", "=3", "", "age+3"])
@@ -43,7 +68,7 @@ def test_what_is_no_edit_is_told_the_form(text):
         parse_edit(text)
 
 
-@pytest.mark.parametrize("number", ["", "much", "nan", "inf", "-inf", "3years", "1,5x"])
+@pytest.mark.parametrize("number", ["", "much", "nan", "inf", "-inf", "1e999", "3years", "1,5x", "raw:nan", "@mouth"])
 def test_what_is_no_number_is_named(number):
     with pytest.raises(EditError, match="expected a number"):
         parse_edit(f"age={number}", ["age"])
@@ -55,11 +80,19 @@ def test_an_unknown_name_is_told_close_ones():
 
 
 def test_a_path_may_hold_the_sign():
-    assert parse_edit("my=file.npy=-1") == ("my=file.npy", -1.0)
+    assert parse_edit("my=file.npy=-1") == EditSpec("my=file.npy", -1.0)
 
 
 def test_one_text_may_hold_several_edits():
-    assert parse_edits(["age=1,smile=-2", "age=3"]) == [("age", 1.0), ("smile", -2.0), ("age", 3.0)]
+    expected = [EditSpec("age", 1.0), EditSpec("smile", -2.0), EditSpec("age", 3.0)]
+    assert parse_edits(["age=1,smile=-2", "age=3"]) == expected
+
+
+def test_a_comma_between_layers_separates_no_edits():
+    expected = [EditSpec("age", 2.0, "0-3,7"), EditSpec("smile", 1.0)]
+    assert parse_edits(["age@0-3,7=2,smile=1"]) == expected
+    with pytest.raises(EditError, match="edit 'age'"):
+        parse_edits(["age,smile=1"])
 
 
 def test_edits_are_applied_from_left_to_right():
