@@ -8,6 +8,7 @@ Reference: Karras et al. 2020, arXiv:1912.04958; the conditional network and the
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TypeAlias, cast
 
 import torch
@@ -19,7 +20,7 @@ from generators.base import Generator
 from generators.errors import UnknownName
 from generators.latent import Latent, StyleMap, WPlus, check_latent
 from generators.mapping import truncate
-from generators.ops import bias_act, conv2d_resample, modulated_conv2d, upsample2d
+from generators.ops import bias_act, conv2d_resample, downsample2d, modulated_conv2d, upsample2d
 
 Features: TypeAlias = Float[Tensor, "batch c height width"]
 Image: TypeAlias = Float[Tensor, "batch 3 height width"]
@@ -104,17 +105,21 @@ class MappingNetwork(nn.Module):
         self,
         z_dim: int,  # Width of the input noise; 0: the label is all.
         c_dim: int,  # Width of the label; 0: none.
-        w_dim: int,  # Width of the result, and of everything between.
+        w_dim: int,  # Width of the result.
         num_ws: int | None,  # How often it is repeated; None: not at all, and there is no mean to truncate to.
         num_layers: int = 8,  # Fully connected layers.
+        features: int | None = None,  # Width between the layers; None: that of the result.
+        embed_features: int | None = None,  # Width that a label is brought to; None: that of the result.
+        lr_multiplier: float = 0.01,  # Of the training.
     ) -> None:
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim, self.num_ws, self.num_layers = z_dim, c_dim, w_dim, num_ws, num_layers
+        embed_features = embed_features or w_dim
         if c_dim:
-            self.embed = Dense(c_dim, w_dim)
-        for i in range(num_layers):
-            width = z_dim + (w_dim if c_dim else 0) if i == 0 else w_dim
-            setattr(self, f"fc{i}", Dense(width, w_dim, act="lrelu", lr_multiplier=0.01))
+            self.embed = Dense(c_dim, embed_features)
+        widths = [z_dim + (embed_features if c_dim else 0), *[features or w_dim] * (num_layers - 1), w_dim]
+        for i, (width, next_width) in zip(range(num_layers), pairwise(widths), strict=False):
+            setattr(self, f"fc{i}", Dense(width, next_width, act="lrelu", lr_multiplier=lr_multiplier))
         if num_ws is not None:
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
@@ -377,6 +382,9 @@ class StyleGAN2(Generator):
         architecture: str = "skip",  # One of ARCHITECTURES.
         conv_clamp: float | None = None,  # Bound of every layer's result; 256 in networks trained in float16.
         num_fp16_res: int = 0,  # How many of the largest resolutions run in float16, on a GPU.
+        mapping_features: int | None = None,  # Width between the layers of the mapping network; None: w_dim.
+        embed_features: int | None = None,  # Width that a label is brought to; None: w_dim.
+        mapping_lr_multiplier: float = 0.01,  # Of the mapping network's training.
     ) -> None:
         super().__init__()
         self.synthesis = StyleGAN2Synthesis(
@@ -385,7 +393,9 @@ class StyleGAN2(Generator):
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
         self.num_ws, self.img_resolution = self.synthesis.num_ws, img_resolution
         self.conv_clamp = conv_clamp
-        self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, mapping_layers)
+        self.mapping = MappingNetwork(
+            z_dim, c_dim, w_dim, self.num_ws, mapping_layers, mapping_features, embed_features, mapping_lr_multiplier
+        )
 
     def forward(
         self,
@@ -403,42 +413,73 @@ class StyleGAN2(Generator):
 
 
 class DiscriminatorBlock(nn.Module):
-    """Halve the resolution by two convolutions beside a shortcut."""
+    """Halve the resolution by two convolutions, beside a shortcut where the architecture has it."""
 
     resample_filter: Tensor
 
-    def __init__(self, channels: int, out_channels: int, is_first: bool, conv_clamp: float | None) -> None:
+    def __init__(
+        self,
+        channels: int,  # Of the features.
+        out_channels: int,  # Of the result.
+        architecture: str,  # One of ARCHITECTURES.
+        is_first: bool,  # Whether there are no features yet.
+        conv_clamp: float | None,  # Bound of every layer's result.
+    ) -> None:
         super().__init__()
         self.register_buffer("resample_filter", fir())
-        self.fromrgb = Conv(3, channels, 1, conv_clamp=conv_clamp) if is_first else None
+        self.architecture = architecture
+        has_rgb = is_first or architecture == "skip"
+        self.fromrgb = Conv(3, channels, 1, conv_clamp=conv_clamp) if has_rgb else None
         self.conv0 = Conv(channels, channels, 3, conv_clamp=conv_clamp)
         self.conv1 = Conv(channels, out_channels, 3, down=2, conv_clamp=conv_clamp)
-        self.skip = Conv(channels, out_channels, 1, act="linear", bias=False, down=2)
+        is_residual = architecture == "resnet"
+        self.skip = Conv(channels, out_channels, 1, act="linear", bias=False, down=2) if is_residual else None
 
-    def forward(self, x: Features) -> Float[Tensor, "batch out_c half_h half_w"]:
-        """Look at features of half the resolution."""
+    def forward(
+        self, x: Features | None, image: Float[Tensor, "batch 3 _ _"]
+    ) -> tuple[Float[Tensor, "batch out_c half_h half_w"], Float[Tensor, "batch 3 _ _"]]:
+        """Look at features, and at the image where the architecture has it; both come back at half the resolution.
+
+        Only the architecture ``skip`` halves the image: the others do not look at it again.
+        """
         if self.fromrgb is not None:
-            x = self.fromrgb(x)
-        return self.skip(x, gain=0.5**0.5) + self.conv1(self.conv0(x), gain=0.5**0.5)
+            x = self.fromrgb(image) if x is None else x + self.fromrgb(image)
+        if self.architecture == "skip":
+            image = downsample2d(image, self.resample_filter)
+        if self.skip is None:
+            return self.conv1(self.conv0(x)), image
+        return self.skip(x, gain=0.5**0.5) + self.conv1(self.conv0(x), gain=0.5**0.5), image
 
 
 class DiscriminatorEpilogue(nn.Module):
     """Judge the features of 4 px, and how much they vary over the batch."""
 
-    def __init__(self, channels: int, cmap_dim: int, mbstd_group_size: int, conv_clamp: float | None) -> None:
+    def __init__(
+        self,
+        channels: int,  # Of the features.
+        cmap_dim: int,  # Width of the mapped label; 0: none.
+        architecture: str,  # One of ARCHITECTURES.
+        mbstd_group_size: int | None,  # Images over which the standard deviation is taken; None: all.
+        mbstd_num_channels: int,  # Channels that it becomes.
+        conv_clamp: float | None,  # Bound of the convolution's result.
+    ) -> None:
         super().__init__()
-        self.mbstd_group_size = mbstd_group_size
-        self.conv = Conv(channels + 1, channels, 3, conv_clamp=conv_clamp)
+        self.mbstd_group_size, self.mbstd_num_channels = mbstd_group_size, mbstd_num_channels
+        self.fromrgb = Conv(3, channels, 1) if architecture == "skip" else None
+        self.conv = Conv(channels + mbstd_num_channels, channels, 3, conv_clamp=conv_clamp)
         self.fc = Dense(channels * LOWEST**2, channels, act="lrelu")
         self.out = Dense(channels, cmap_dim or 1)
 
-    def forward(self, x: Features) -> Float[Tensor, "batch out"]:
+    def forward(self, x: Features, image: Float[Tensor, "batch 3 _ _"]) -> Float[Tensor, "batch out"]:
         """Return the logit, or, of a conditional network, what the label is held against."""
-        x = torch.cat([x, self.minibatch_std(x)], dim=1)
+        if self.fromrgb is not None:
+            x = x + self.fromrgb(image)
+        if self.mbstd_num_channels:
+            x = torch.cat([x, self.minibatch_std(x)], dim=1)
         return self.out(self.fc(self.conv(x).flatten(1)))
 
-    def minibatch_std(self, x: Features) -> Float[Tensor, "batch 1 height width"]:
-        """Return the mean standard deviation over groups of the batch, as one more channel.
+    def minibatch_std(self, x: Features) -> Float[Tensor, "batch std_c height width"]:
+        """Return the mean standard deviation over groups of the batch, as further channels.
 
         Reference: Karras et al. 2018, arXiv:1710.10196, section 3, over groups as in StyleGAN2.
 
@@ -446,16 +487,16 @@ class DiscriminatorEpilogue(nn.Module):
             ValueError: the batch cannot be divided into groups.
         """
         batch, _, height, width = x.shape
-        group = min(self.mbstd_group_size, batch)
+        group = batch if self.mbstd_group_size is None else min(self.mbstd_group_size, batch)
         if batch % group:
             raise ValueError(f"a batch of {batch}: expected fewer than {group} images, or a multiple of {group}")
-        members = x.reshape(group, batch // group, -1)
-        std = (members.var(0, unbiased=False) + 1e-8).sqrt().mean(1)
-        return std.repeat(group)[:, None, None, None].expand(-1, 1, height, width)
+        members = x.reshape(group, batch // group, self.mbstd_num_channels, -1)
+        std = (members.var(0, unbiased=False) + 1e-8).sqrt().mean(2)
+        return std.repeat(group, 1)[:, :, None, None].expand(-1, -1, height, width)
 
 
 class StyleGAN2Discriminator(nn.Module):
-    """Tell real images from drawn ones: residual blocks from the image down to 4 px."""
+    """Tell real images from drawn ones: blocks from the image down to 4 px."""
 
     def __init__(
         self,
@@ -464,19 +505,32 @@ class StyleGAN2Discriminator(nn.Module):
         channel_base: int = 32768,  # Channels of a layer are this divided by its resolution,
         channel_max: int = 512,  # but at most these.
         mapping_layers: int = 8,  # Fully connected layers behind the label.
-        mbstd_group_size: int = 4,  # Images over which the standard deviation is taken.
+        mbstd_group_size: int | None = 4,  # Images over which the standard deviation is taken; None: all.
         conv_clamp: float | None = None,  # Bound of every layer's result; None: none.
+        architecture: str = "resnet",  # One of ARCHITECTURES.
+        mbstd_num_channels: int = 1,  # Channels that the standard deviation becomes; 0: it is not looked at.
+        cmap_dim: int | None = None,  # Width of the mapped label; None: the channels at 4 px.
+        mapping_features: int | None = None,  # Width between the layers behind the label; None: cmap_dim.
+        embed_features: int | None = None,  # Width that the label is brought to; None: cmap_dim.
+        mapping_lr_multiplier: float = 0.01,  # Of the training of the layers behind the label.
     ) -> None:
         super().__init__()
+        if architecture not in ARCHITECTURES:
+            raise UnknownName("architecture", architecture, ARCHITECTURES)
         self.img_resolution, self.c_dim = img_resolution, c_dim
         self.resolutions = resolutions_to(img_resolution)[:0:-1]
         for resolution in self.resolutions:
             channels, out_channels = (channels_of(r, channel_base, channel_max) for r in (resolution, resolution // 2))
-            block = DiscriminatorBlock(channels, out_channels, resolution == img_resolution, conv_clamp)
+            is_first = resolution == img_resolution
+            block = DiscriminatorBlock(channels, out_channels, architecture, is_first, conv_clamp)
             setattr(self, f"b{resolution}", block)
         channels = channels_of(LOWEST, channel_base, channel_max)
-        self.mapping = MappingNetwork(0, c_dim, channels, None, mapping_layers) if c_dim else None
-        self.b4 = DiscriminatorEpilogue(channels, channels if c_dim else 0, mbstd_group_size, conv_clamp)
+        width = channels if cmap_dim is None else cmap_dim
+        mapping = (mapping_layers, mapping_features, embed_features, mapping_lr_multiplier)
+        self.mapping = MappingNetwork(0, c_dim, width, None, *mapping) if c_dim else None
+        self.b4 = DiscriminatorEpilogue(
+            channels, width if c_dim else 0, architecture, mbstd_group_size, mbstd_num_channels, conv_clamp
+        )
 
     def forward(self, image: Image, c: Float[Tensor, "batch c_dim"] | None = None) -> Float[Tensor, "batch 1"]:
         """Return a logit for every image in [-1, 1]; a conditional network takes a label c, too.
@@ -489,10 +543,10 @@ class StyleGAN2Discriminator(nn.Module):
                 f"expected images of {self.img_resolution} px and a label of width {self.c_dim} (0: None), got"
                 f" {tuple(image.shape)} and {None if c is None else tuple(c.shape)}"
             )
-        x = image
+        x: Tensor | None = None
         for resolution in self.resolutions:
-            x = self.get_submodule(f"b{resolution}")(x)
-        logits = self.b4(x)
+            x, image = self.get_submodule(f"b{resolution}")(x, image)
+        logits = self.b4(x, image)
         if self.mapping is None or c is None:
             return logits
         label = self.mapping.w(image.new_zeros(len(c), 0), c)

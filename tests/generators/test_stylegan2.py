@@ -22,7 +22,8 @@ def tiny(seed=0, **arguments):
     """A 16 px generator with noise, biases and a mean of W that are not zero."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        generator = StyleGAN2(16, 16, w_dim=16, mapping_layers=2, channel_base=128, channel_max=16, **arguments)
+        sizes = {"z_dim": 16, "w_dim": 16, "mapping_layers": 2, "channel_base": 128, "channel_max": 16}
+        generator = StyleGAN2(16, **(sizes | arguments))
         for name, value in generator.state_dict().items():
             if name.endswith(("noise_strength", "bias", "w_avg")):
                 value.add_(torch.randn_like(value) * 0.3)
@@ -181,6 +182,39 @@ def test_a_conditional_discriminator_holds_the_image_against_its_label():
     assert not torch.equal(discriminator(image, c), discriminator(image, c.flip(0)))
     with pytest.raises(ValueError, match="a label of width 3"):
         discriminator(image)
+
+
+@pytest.mark.parametrize("architecture", ["orig", "skip", "resnet"])
+@pytest.mark.parametrize("num_channels", [0, 1, 2])
+def test_a_discriminator_of_every_architecture_sees_its_image(architecture, num_channels):
+    torch.manual_seed(0)
+    discriminator = StyleGAN2Discriminator(16, 0, 128, 16, architecture=architecture, mbstd_num_channels=num_channels)
+    names = {name.split(".")[1] for name in discriminator.state_dict() if name.startswith("b8.")}
+    assert ("skip" in names, "fromrgb" in names) == (architecture == "resnet", architecture == "skip")
+    image = torch.randn(4, 3, 16, 16)
+    alone = torch.cat([discriminator(one[None]) for one in image])
+    together = discriminator(image)
+    assert together.unique().numel() == 4
+    assert torch.allclose(together, alone, atol=1e-5) == (num_channels == 0), "a batch is told by its spread alone"
+
+
+def test_a_group_without_a_size_is_the_whole_batch():
+    torch.manual_seed(0)
+    discriminator = StyleGAN2Discriminator(16, 0, 128, 16, mbstd_group_size=None)
+    image = torch.randn(5, 3, 16, 16)
+    assert discriminator(image).shape == (5, 1)
+    discriminator.b4.mbstd_group_size = 5
+    expected = discriminator(image)
+    discriminator.b4.mbstd_group_size = None
+    assert torch.equal(discriminator(image), expected)
+
+
+def test_a_mapping_network_may_be_wider_inside_and_train_at_another_rate():
+    generator = tiny(c_dim=3, mapping_layers=3, mapping_features=7, embed_features=5, mapping_lr_multiplier=1.0)
+    shapes = [tuple(layer.weight.shape) for name, layer in generator.mapping.named_children()]
+    assert shapes == [(5, 3), (7, 21), (7, 7), (16, 7)]
+    assert generator.mapping(torch.randn(2, 16), c=torch.eye(3)[:2]).shape == (2, 6, 16)
+    assert not list(tiny(mapping_layers=0).mapping.parameters())
 
 
 def test_what_does_not_fit_is_named():
