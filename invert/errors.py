@@ -19,3 +19,26 @@ class OutputError(ToolkitError):
 
 class PredictorError(ToolkitError):
     """A landmark model that is missing or is not dlib's 68-point one."""
+
+
+class RecipeError(ToolkitError):
+    """A recipe that cannot be read or followed."""
+
+
+class VideoError(ToolkitError):
+    """A video that cannot be read, or holds nothing to work on."""
+
+
+class MetricError(ToolkitError):
+    """Images or features that a metric cannot compare."""
+
+
+class MetricUnavailable(ToolkitError):
+    """A metric whose weights or package cannot be had here; the message says why, and how to get them."""
+
+
+class TooFewImages(ToolkitError):
+    """Fewer images than a figure takes to mean anything."""
+
+    def __init__(self, metric: str, given: int, needed: int, reason: str) -> None:
+        super().__init__(f"{metric}: {given} images are too few, it takes at least {needed}: {reason}")

@@ -1,4 +1,4 @@
-"""How good is an inversion? Figures for one face, each with its name, its range and what measured it."""
+"""How close is an inversion? The two figures of every face's report."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from invert.inversion import resize
+from invert.metrics.base import METRIC_RESOLUTION
 from invert.perceptual import Perceptual
-
-METRIC_RESOLUTION = 256
 
 
 @dataclass(frozen=True)
