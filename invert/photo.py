@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from invert.errors import OutputError, PhotoError
@@ -31,6 +32,10 @@ PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", "
 # A 108-megapixel phone photo passes; decoded it takes 324 MB, and the largest photo allowed 384 MB.
 MAX_PHOTO_PIXELS = 128_000_000
 MAX_FILE_BYTES = 512 * 1024**2
+NOTE_KEY = "stylegan-invert"
+"""Of the text in a PNG, and first word of the comment in a JPEG, that say how a picture was made."""
+MAX_COMMENT_BYTES = 65_533
+"""Of a JPEG: its length has 16 bits, and counts itself."""
 
 _WRITERS = {
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
@@ -273,8 +278,13 @@ def to_uint8(image: Float[Tensor, "*batch 3 height width"]) -> UInt8[np.ndarray,
     return np.ascontiguousarray(levels.movedim(-3, -1).cpu().numpy())
 
 
-def write_image(path: Path | str, photo: UInt8[np.ndarray, "height width 3"]) -> None:
+def write_image(path: Path | str, photo: UInt8[np.ndarray, "height width 3"], note: str = "") -> None:
     """Write a photo whole or not at all, in the format of the suffix: JPEG (quality 95, full colour), PNG or WebP.
+
+    Args:
+        path: where to.
+        photo: the picture.
+        note: kept inside a PNG (as text, under ``NOTE_KEY``) or a JPEG (as comment, if it is short enough); not in a WebP.
 
     Raises:
         OutputError: the suffix is none of these, or the place cannot be written.
@@ -284,7 +294,16 @@ def write_image(path: Path | str, photo: UInt8[np.ndarray, "height width 3"]) ->
         raise OutputError(f"{path}: cannot write an image of this kind; use {', '.join(sorted(_WRITERS))}")
     kind, options = _WRITERS[path.suffix.lower()]
     with whole_file(path) as part:
-        Image.fromarray(photo).save(part, kind, **options)  # type: ignore[arg-type]
+        Image.fromarray(photo).save(part, kind, **(options | _note(kind, note)))  # type: ignore[arg-type]
+
+
+def _note(kind: str, note: str) -> dict[str, object]:
+    if note and kind == "PNG":
+        text = PngInfo()
+        text.add_itxt(NOTE_KEY, note, zip=True)
+        return {"pnginfo": text}
+    comment = f"{NOTE_KEY} {note}".encode()
+    return {"comment": comment} if note and kind == "JPEG" and len(comment) <= MAX_COMMENT_BYTES else {}
 
 
 @contextmanager
