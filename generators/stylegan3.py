@@ -27,8 +27,6 @@ Filter: TypeAlias = Float[Tensor, " taps"] | Float[Tensor, "taps taps"]
 
 NOISE_MODES = ("const", "random", "none")
 """What every generator takes; this one injects no noise, so that they are all the same."""
-FILTER_SIZE = 6
-"""Taps for every sample of the lower of two sampling rates."""
 
 
 def low_pass(taps: int, cutoff: float, width: float, sampling_rate: int, radial: bool = False) -> Filter | None:
@@ -165,15 +163,17 @@ class FilteredLayer(nn.Module):
         kernel_size: int,  # Of the convolution.
         is_rgb: bool,  # Colours are neither bent, nor filtered, nor demodulated.
         radial: bool,  # Whether to filter alike in all directions before dropping samples.
+        filter_size: int,  # Taps for every sample of the lower of two sampling rates.
+        lrelu_upsampling: int,  # How much higher the sampling rate is where features are bent.
         conv_clamp: float | None,  # Bound of the bent result.
     ) -> None:
         super().__init__()
         self.band, self.is_rgb, self.conv_clamp = band, is_rgb, conv_clamp
-        # Bent at twice the larger rate, so that what bending adds can be filtered off.
-        rate = max(before.sampling_rate, band.sampling_rate) * (1 if is_rgb else 2)
+        # Bent at a higher rate than either, so that what bending adds can be filtered off.
+        rate = max(before.sampling_rate, band.sampling_rate) * (1 if is_rgb else lrelu_upsampling)
         self.up, self.down = rate // before.sampling_rate, rate // band.sampling_rate
-        up_taps = FILTER_SIZE * self.up if self.up > 1 and not is_rgb else 1
-        down_taps = FILTER_SIZE * self.down if self.down > 1 and not is_rgb else 1
+        up_taps = filter_size * self.up if self.up > 1 and not is_rgb else 1
+        down_taps = filter_size * self.down if self.down > 1 and not is_rgb else 1
         self.affine = Dense(w_dim, before.channels, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(band.channels, before.channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(band.channels))
@@ -215,11 +215,20 @@ class StyleGAN3Synthesis(nn.Module):
     """Draw an image from a w_plus: one style places the Fourier features, one belongs to every layer."""
 
     def __init__(
-        self, w_dim: int, bands: list[Band], num_critical: int, kernel_size: int, radial: bool, conv_clamp: float | None
+        self,
+        w_dim: int,  # Width of a style.
+        bands: list[Band],  # From the Fourier features to RGB.
+        num_critical: int,  # Last layers but RGB whose filters are never radial.
+        kernel_size: int,  # Of the convolutions.
+        radial: bool,  # Whether filters are the same in all directions.
+        filter_size: int,  # Taps for every sample of the lower of two sampling rates.
+        lrelu_upsampling: int,  # How much higher the sampling rate is where features are bent.
+        output_scale: float,  # Of the image.
+        conv_clamp: float | None,  # Bound of every layer's result; None: none.
     ) -> None:
         super().__init__()
         self.w_dim, self.num_ws, self.img_resolution = w_dim, len(bands) + 1, bands[-1].size
-        self.output_scale = 0.25
+        self.output_scale = output_scale
         self.input = FourierInput(w_dim, bands[0])
         self.layer_names: list[str] = []
         self.sizes = [band.size for band in bands[:-1]]
@@ -232,6 +241,8 @@ class StyleGAN3Synthesis(nn.Module):
                 1 if is_rgb else kernel_size,
                 is_rgb,
                 radial and not is_critical,
+                filter_size,
+                lrelu_upsampling,
                 conv_clamp,
             )
             self.layer_names.append(f"L{i}_{band.size}_{band.channels}")
@@ -300,6 +311,10 @@ class StyleGAN3(Generator):
         last_stopband_rel: float = 2**0.3,  # Where the last layer's ends, over its cutoff.
         margin_size: int = 10,  # Samples beyond every border, which hide that the image ends.
         conv_clamp: float | None = 256.0,  # Bound of every layer's result; None: none.
+        filter_size: int = 6,  # Taps for every sample of the lower of two sampling rates.
+        lrelu_upsampling: int = 2,  # How much higher the sampling rate is where features are bent.
+        output_scale: float = 0.25,  # Of the image.
+        mapping_lr_multiplier: float = 0.01,  # Of the mapping network's training.
     ) -> None:
         super().__init__()
         bands = plan_bands(
@@ -313,10 +328,12 @@ class StyleGAN3(Generator):
             last_stopband_rel,
             margin_size,
         )
-        self.synthesis = StyleGAN3Synthesis(w_dim, bands, num_critical, kernel_size, radial, conv_clamp)
+        self.synthesis = StyleGAN3Synthesis(
+            w_dim, bands, num_critical, kernel_size, radial, filter_size, lrelu_upsampling, output_scale, conv_clamp
+        )
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
         self.num_ws, self.img_resolution = self.synthesis.num_ws, img_resolution
-        self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, mapping_layers)
+        self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, mapping_layers, lr_multiplier=mapping_lr_multiplier)
 
     @property
     def transform(self) -> Float[Tensor, "3 3"]:

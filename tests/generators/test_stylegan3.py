@@ -176,3 +176,13 @@ def test_layers_of_the_published_networks_are_planned():
     bands = plan_bands(512, 32768, 512, 14, 2, 2.0, 2**2.1, 2**0.3, 10)
     assert [band.size for band in bands] == [36, 36, 52, 52, 84, 84, 148, 148, 276, 276, 532, 532, 532, 512, 512]
     assert [band.channels for band in bands][6:] == [512, 483, 323, 215, 144, 96, 64, 64, 3]
+
+
+def test_filters_bending_rate_and_scale_are_arguments(generator, z):
+    filters = {"filter_size": 4, "lrelu_upsampling": 4}
+    other = StyleGAN3(**SMALL, **TINY["T"], **filters, output_scale=0.5).eval().requires_grad_(False)
+    layer = other.synthesis.get_submodule(other.synthesis.layer_names[0])
+    assert (layer.up, layer.down, len(layer.up_filter), len(layer.down_filter)) == (4, 4, 16, 16)
+    image = other(z)
+    other.synthesis.output_scale = 1.0
+    torch.testing.assert_close(other(z), 2 * image)
