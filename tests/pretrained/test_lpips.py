@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import urllib.error
-from http.client import IncompleteRead
-
 import pytest
 import torch
-from torchvision.models import _api as torchvision_api
-from torchvision.models import squeezenet1_1
+from torchvision.models import alexnet, squeezenet1_1, vgg16
 
 from encoders.backbone import SqueezeBackbone
+from generators.errors import UnknownName
 from pretrained import lpips
+from pretrained.backbones import Backbone
 from pretrained.errors import BrokenFile, DownloadFailed
-from pretrained.lpips import BACKBONE_FILE, SHARED_FILE, load_lpips_squeeze, lpips_backbone_file, squeezenet_imagenet
+from pretrained.lpips import (
+    BACKBONE_FILE,
+    BACKBONES,
+    SHARED_FILE,
+    load_lpips,
+    load_lpips_squeeze,
+    lpips_backbone_file,
+    squeezenet_imagenet,
+)
 
 
 def varint(value):
@@ -42,7 +48,7 @@ def weights():
     """Return an LPIPS state dict whose backbone is random, but fixed."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return {name: value.clone() for name, value in lpips._build(pnet_rand=True).state_dict().items()}
+        return {name: value.clone() for name, value in lpips._build("squeeze", pnet_rand=True).state_dict().items()}
 
 
 @pytest.fixture
@@ -89,52 +95,56 @@ def test_a_file_of_something_else_is_refused(cache, weights):
         load_lpips_squeeze()
 
 
-def test_without_a_file_torchvisions_weights_fill_the_backbone(cache, weights, monkeypatch):
-    published = squeezenet1_1(weights=None).state_dict()
+@pytest.mark.parametrize(
+    ("net", "model", "first", "last"),
+    [
+        ("alex", alexnet, "slice1.0.weight", "slice5.10.bias"),
+        ("vgg", vgg16, "slice1.0.weight", "slice5.28.bias"),
+        ("squeeze", squeezenet1_1, "slice1.0.weight", "slice7.12.expand3x3.bias"),
+    ],
+)
+def test_without_a_file_torchvisions_weights_fill_the_backbone(cache, monkeypatch, images, net, model, first, last):
+    # VGG16's and AlexNet's classifiers are large, and play no part.
+    published = {name: value for name, value in model(weights=None).state_dict().items() if name.startswith("features.")}
     asked = []
-    monkeypatch.setattr(torchvision_api, "load_state_dict_from_url", lambda url, **_: asked.append(url) or published)
-    assert lpips_backbone_file() is None
-    model = load_lpips_squeeze()
-    assert len(asked) == 1
-    assert torch.equal(model.state_dict()["net.slice1.0.weight"], published["features.0.weight"])
-    assert torch.equal(model.state_dict()["net.slice7.12.expand3x3.bias"], published["features.12.expand3x3.bias"])
-    for name, value in weights.items():  # The heads are the package's own.
-        assert name.startswith("net.") or torch.equal(model.state_dict()[name], value), name
+    monkeypatch.setattr(Backbone, "state_dict", lambda self: asked.append(self.file_name) or published)
+    heads = lpips._build(net, pnet_rand=True).state_dict()
+    network = load_lpips(net)
+    assert asked == [BACKBONES[net].file_name]
+    for name in (first, last):
+        assert torch.equal(network.state_dict()[f"net.{name}"], published[f"features.{name.split('.', 1)[1]}"])
+    for name, value in heads.items():  # The heads are the package's own.
+        assert name.startswith("net.") or torch.equal(network.state_dict()[name], value), name
+    assert network(images[0], images[0]).abs().max() < 1e-6
+    assert (network(images[0], images[1]) > 0).all()
 
 
 def test_its_backbone_starts_an_encoder(cache, monkeypatch):
     published = squeezenet1_1(weights=None).state_dict()
-    monkeypatch.setattr(torchvision_api, "load_state_dict_from_url", lambda *_, **__: published)
+    monkeypatch.setattr(Backbone, "state_dict", lambda self: published)
     backbone = SqueezeBackbone()
     backbone.load_state_dict(squeezenet_imagenet())
     assert all(torch.equal(value, published[name]) for name, value in backbone.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    "error",
-    [urllib.error.URLError("no route"), ConnectionResetError("reset"), RuntimeError("invalid hash"), IncompleteRead(b"")],
-)
-def test_a_failing_download_names_the_address_and_the_folder(cache, monkeypatch, error):
-    def fail(*_, **__):
-        raise error
-
-    monkeypatch.setattr(torchvision_api, "load_state_dict_from_url", fail)
-    with pytest.raises(DownloadFailed, match=r"https://download\.pytorch\.org/.*squeezenet1_1.*by hand"):
+def test_a_backbone_of_another_network_is_refused(cache, monkeypatch):
+    monkeypatch.setattr(Backbone, "state_dict", lambda self: {"features.0.weight": torch.zeros(1)})
+    with pytest.raises(BrokenFile, match="LPIPS's SqueezeNet: it lacks"):
         load_lpips_squeeze()
 
 
-def test_a_damaged_download_is_fetched_again(cache, monkeypatch, caplog):
-    damaged = lpips._downloaded()
-    damaged.parent.mkdir(parents=True)
-    damaged.write_bytes(b"half a file")
-    published = squeezenet1_1(weights=None).state_dict()
-    there = []
-    monkeypatch.setattr(
-        torchvision_api, "load_state_dict_from_url", lambda *_, **__: there.append(damaged.exists()) or published
-    )
-    load_lpips_squeeze()
-    assert there == [False]
-    assert "damaged: it is fetched again" in caplog.text
+def test_an_unknown_backbone_names_the_known_ones():
+    with pytest.raises(UnknownName, match="alex, squeeze, vgg"):
+        load_lpips("vgg19")
+
+
+def test_a_failing_download_is_told(cache, monkeypatch):
+    def fail(self):
+        raise DownloadFailed("no network")
+
+    monkeypatch.setattr(Backbone, "state_dict", fail)
+    with pytest.raises(DownloadFailed, match="no network"):
+        load_lpips_squeeze()
 
 
 @pytest.mark.shared
