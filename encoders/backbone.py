@@ -38,12 +38,15 @@ class SqueezeBackbone(nn.Module):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        in_channels: int = 3,  # 3 for an image; 6 for two of them, one after the other.
+    ) -> None:
         super().__init__()
         pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.features = nn.ModuleList(
             [
-                nn.Conv2d(3, 64, 3, stride=2, padding=1),
+                nn.Conv2d(in_channels, 64, 3, stride=2, padding=1),
                 nn.ReLU(),
                 pool,
                 Fire(64, 16, 64),
@@ -59,13 +62,14 @@ class SqueezeBackbone(nn.Module):
             ]
         )
         # ImageNet's mean and spread, for images in [-1, 1] instead of [0, 1].
-        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188])[:, None, None], persistent=False)
-        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450])[:, None, None], persistent=False)
+        shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+        self.register_buffer("shift", shift.repeat(in_channels // 3)[:, None, None], persistent=False)
+        self.register_buffer("scale", scale.repeat(in_channels // 3)[:, None, None], persistent=False)
 
     def forward(
-        self, image: Float[Tensor, "batch 3 height width"]
+        self, image: Float[Tensor, "batch in_channels height width"]
     ) -> tuple[Float[Tensor, "batch 128 h4 w4"], Float[Tensor, "batch 256 h8 w8"], Float[Tensor, "batch 512 h16 w16"]]:
-        """Return features at strides 4, 8 and 16 of an image in [-1, 1]."""
+        """Return features at strides 4, 8 and 16 of an image, or of several in one, in [-1, 1]."""
         x = (image - self.shift) / self.scale
         taps = []
         for i, layer in enumerate(self.features):

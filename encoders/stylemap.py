@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoders.backbone import SqueezeBackbone
-from generators.base import Identity
+from encoders.base import Encoder, add_deltas
 from generators.latent import COARSE, FINE, MIDDLE, Latent, StyleMap
 
-Image256 = Float[Tensor, "batch 3 256 256"]
+Image256 = Float[Tensor, "batch {self.in_channels} 256 256"]
 
 
 class DownBlock(nn.Module):
@@ -62,16 +62,12 @@ class Map2Map(nn.Module):
         return list(styles.unflatten(1, (self.num_layers, self.w_dim)).unbind(1))
 
 
-class StyleMapEncoder(nn.Module):
+class StyleMapEncoder(Encoder):
     """Encode a 256 px face as a stylemap: coarse and middle layers as maps, fine layers as vectors.
 
-    With ``sizes=(1, 1, 1)`` it is pSp on the same backbone and returns a w_plus.
+    With ``sizes=(1, 1, 1)`` it is pSp on the same backbone and returns a w_plus; with ``deltas`` as well it is e4e. See
+    ``encoders.compact`` for the kinds by name.
     """
-
-    input_resolution = 256
-    w_avg: Tensor
-    identity: Identity = Identity()
-    """The generator whose codes it gives."""
 
     def __init__(
         self,
@@ -80,13 +76,16 @@ class StyleMapEncoder(nn.Module):
         sizes: tuple[int, int, int] = (2, 4, 1),  # Side of the coarse, middle and fine style maps.
         pyramid_channels: tuple[int, int, int] = (256, 192, 128),  # Of the coarse, middle and fine level.
         width: int = 256,  # Channels at the end of each head.
+        deltas: bool = False,  # Styles are one w_0 plus deltas, which ``stage`` turns on layer by layer.
+        in_channels: int = 3,  # 6: an image, and what was drawn so far (ReStyle).
     ) -> None:
         super().__init__()
         self.num_ws, self.w_dim, self.sizes = num_ws, w_dim, tuple(sizes)
         self.pyramid_channels, self.width = tuple(pyramid_channels), width
+        self.deltas, self.in_channels = deltas, in_channels
         coarse, middle, fine = pyramid_channels
         c1, c2, c3 = SqueezeBackbone.out_channels
-        self.backbone = SqueezeBackbone()
+        self.backbone = SqueezeBackbone(in_channels)
         self.top = nn.Conv2d(c3, coarse, 1)
         self.lateral2, self.lateral1 = nn.Conv2d(c2, middle, 1), nn.Conv2d(c1, fine, 1)
         self.down2, self.down1 = nn.Conv2d(coarse, middle, 1), nn.Conv2d(middle, fine, 1)
@@ -115,8 +114,10 @@ class StyleMapEncoder(nn.Module):
         p3 = self.top(c3)
         p2 = self.lateral2(c2) + self.down2(F.interpolate(p3, scale_factor=2, mode="bilinear", align_corners=False))
         p1 = self.lateral1(c1) + self.down1(F.interpolate(p2, scale_factor=2, mode="bilinear", align_corners=False))
-        offset = self.w_avg[:, None, None]
-        maps = [style + offset for head, level in zip(self.heads, (p3, p2, p1), strict=False) for style in head(level)]
+        maps = [style for head, level in zip(self.heads, (p3, p2, p1), strict=False) for style in head(level)]
+        if self.deltas:
+            maps = add_deltas(maps, self.stage)
+        maps = [style + self.w_avg[:, None, None] for style in maps]
         if self.space == "w_plus":
             return torch.stack([style[:, :, 0, 0] for style in maps], dim=1)
         return tuple(maps)

@@ -147,11 +147,12 @@ def _encoder_arguments(card: Any, path: Path) -> dict[str, Any]:
     triples = {key: card.get(key) for key in ("sizes", "pyramid_channels")}
     are_triples = all(isinstance(value, list) and len(value) == 3 for value in triples.values())
     numbers = [*arguments.values(), *(n for value in triples.values() for n in value)] if are_triples else [None]
+    options = {"deltas": card.get("deltas", False), "in_channels": card.get("in_channels", 3)}
     # The sizes are not seen in the tensors' shapes, so nothing else would stop maps that fill the memory.
     is_sane = all(type(n) is int and 0 < n <= 4096 for n in numbers) and max(card["sizes"]) <= _MAX_MAP
-    if not is_sane:
+    if not is_sane or type(options["deltas"]) is not bool or options["in_channels"] not in (3, 6):
         raise BrokenFile(f"{path}: its card does not describe a StyleMap encoder: {card or 'it is empty'}")
-    return arguments | {key: tuple(value) for key, value in triples.items()}
+    return arguments | {key: tuple(value) for key, value in triples.items()} | options
 
 
 def build(network: Callable[..., Network], arguments: dict[str, Any], tensors: dict[str, Tensor], what: str) -> Network:
@@ -185,6 +186,8 @@ def save_encoder(path: Path, encoder: StyleMapEncoder, generator: Identity, **ca
         "sizes": list(encoder.sizes),
         "pyramid_channels": list(encoder.pyramid_channels),
         "width": encoder.width,
+        "deltas": encoder.deltas,
+        "in_channels": encoder.in_channels,
     }
     entries = {
         "architecture": "stylemap",

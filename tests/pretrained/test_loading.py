@@ -167,7 +167,7 @@ def test_an_encoder_that_was_saved_comes_back_in_half_precision(encoder_file, ti
     tensors, card = safetensors.load(encoder_file)
     assert {value.dtype for value in tensors.values()} == {torch.float16}
     assert card["trained_on"] == "nothing"
-    assert card["arguments"] == CARD
+    assert card["arguments"] == CARD | {"deltas": False, "in_channels": 3}
     with torch.inference_mode():
         face = torch.rand(1, 3, 256, 256) * 2 - 1
         for a, b in zip(encoder(face), tiny_encoder(face), strict=True):
@@ -189,6 +189,8 @@ def test_an_encoder_that_was_saved_comes_back_in_half_precision(encoder_file, ti
         CARD | {"width": 16.5},
         CARD | {"width": None},
         CARD | {"width": True},
+        CARD | {"deltas": 1},
+        CARD | {"in_channels": 4},
         CARD | {"sizes": [2, 4]},
         CARD | {"sizes": [2, 4, "1"]},
         CARD | {"sizes": [2, 4, 4000]},
@@ -217,6 +219,14 @@ def test_a_card_that_asks_for_more_than_the_file_holds_is_refused_without_alloca
 def test_further_entries_of_a_card_do_not_reach_the_constructor(tmp_path, tiny_encoder):
     safetensors.save(tmp_path / "more", tiny_encoder.state_dict(), {"arguments": CARD | {"colour": 3}})
     assert load_encoder(tmp_path / "more").num_ws == 12
+
+
+@pytest.mark.parametrize("arguments", [{"deltas": True}, {"in_channels": 6}])
+def test_other_kinds_of_encoders_come_back_as_they_were(tmp_path, arguments):
+    encoder = StyleMapEncoder(12, 32, pyramid_channels=(16, 12, 8), width=16, **arguments)
+    save_encoder(tmp_path / "e.safetensors", encoder, Identity("mine"))
+    found = load_encoder(tmp_path / "e.safetensors")
+    assert (found.deltas, found.in_channels) == (encoder.deltas, encoder.in_channels)
 
 
 def test_arguments_that_make_no_network_are_a_broken_file():
