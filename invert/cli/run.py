@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from invert.cli.options import choose_device, device_option, generator_option, notify
+from pretrained.catalog import DEFAULT_GENERATOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from invert.pipeline import Recipe, Tools
+    from invert.pipeline import Tools
+    from invert.recipe import Recipe
 
 
 class FaceChoice(click.ParamType):  # type: ignore[type-arg]
@@ -46,7 +48,20 @@ class FaceChoice(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--steps", default=100, show_default=True, metavar="N", type=click.IntRange(1), help="Steps of the projector.")
 @click.option("--space", default="w_plus", show_default=True, metavar="SPACE", help="Of the projector: w or w_plus.")
-@click.option("--edit", "edits", multiple=True, metavar="NAME=STRENGTH", help="Such as age=+2; several compose in order.")
+@click.option(
+    "--edit",
+    "edits",
+    multiple=True,
+    metavar="NAME[@LAYERS]=STRENGTH",
+    help="Such as age=+2 or smile@coarse=-1; several compose in order.",
+)
+@click.option(
+    "--recipe",
+    "recipe_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A .toml or .json, or any earlier result, to do again; options given beside it win, edits are added.",
+)
 @click.option("--face", default="largest", show_default=True, type=FaceChoice(), help="largest, all, or a number from 0.")
 @click.option("--no-align", "is_aligned", is_flag=True, help="The photos are aligned faces already.")
 @click.option(
@@ -74,62 +89,55 @@ class FaceChoice(click.ParamType):  # type: ignore[type-arg]
 def command(
     photos: tuple[Path, ...],
     demo: bool,
-    method: str,
-    refine: int,
-    steps: int,
-    space: str,
     edits: tuple[str, ...],
-    face: str | int,
-    is_aligned: bool,
-    predictor: Path | None,
-    paste: str,
-    generator: str,
+    recipe_file: Path | None,
     output: Path,
     device: str,
-    seed: int,
     as_json: bool,
     dry_run: bool,
+    **_: Any,  # The entries of a recipe; see resolve_recipe.
 ) -> None:
     """Invert and edit the faces of photos (files, folders, or - for standard input).
 
     Each face gets DIR/STEM/ with comparison.png (look at this first), aligned.png, inverted.png, edited.png, result.jpg
     (the whole photo with the face put back), latent.safetensors and report.json. A bad photo is reported, the rest go on;
     the exit code is then 1.
+
+    An edit is NAME[@LAYERS]=[raw:]STRENGTH: layers by level or number (coarse, 0-3,7), raw for a length in W instead of
+    standard deviations. --recipe edited.png does again what made that picture.
     """
     if demo == bool(photos):
         raise click.UsageError("give one photo or more, or --demo" if not photos else "give either photos or --demo")
-    notify(f"loading {method}, {generator} ...")
     import torch
 
     from generators.errors import ToolkitError
     from invert.errors import OutputError
     from invert.performance import keep_freed_memory
     from invert.photo import demo_photo, find_photos
-    from invert.pipeline import Recipe, process_photo, unique_stems
+    from invert.pipeline import process_photo, unique_stems
     from pretrained.errors import BrokenFile, DownloadFailed
 
     chosen = choose_device(device)
     if chosen.type == "cpu":
         keep_freed_memory()
-    torch.manual_seed(seed)
-    settings = {"space": space, "steps": steps} if method == "projector" else {"refine": refine}
     try:
-        specs = _parse_edits(edits, generator)
-        recipe = Recipe(method, settings | {"seed": seed}, specs, face, is_aligned, predictor, paste)  # type: ignore[arg-type]
+        recipe = resolve_recipe(recipe_file, edits)
         sources = [demo_photo()] if demo else find_photos(photos)
         if dry_run:
-            _echo_plan(sources, recipe, generator, output, str(chosen))
+            _echo_plan(sources, recipe, output, str(chosen))
             return
         _check_writable(output)
         progress = Progress()
-        tools = _load_tools(recipe, generator, chosen, progress.on_step)
+        notify(f"loading {recipe.method}, {recipe.generator} ...")
+        torch.manual_seed(recipe.settings["seed"])
+        tools = load_tools(recipe, chosen, progress.on_step)
     except (BrokenFile, DownloadFailed):
         raise  # No mistake in the command.
     except ToolkitError as error:
         raise click.UsageError(str(error)) from error
     reports, failures = [], []
     for number, (source, stem) in enumerate(zip(sources, unique_stems(sources), strict=True)):
-        progress.begin(f"{source.name} ({number + 1}/{len(sources)})", refine if method != "projector" else steps)
+        progress.begin(f"{source.name} ({number + 1}/{len(sources)})", recipe.settings.get(_steps_of(recipe.method), 0))
         try:
             found = process_photo(source, output, tools, recipe, stem)
         except OutputError:
@@ -184,30 +192,69 @@ class Progress:
             self.bar = None
 
 
-def _parse_edits(edits: tuple[str, ...], generator: str) -> tuple[Any, ...]:
-    """Read the edits; a name is one that ships, or the path of a direction's file.
+def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
+    """Put together what the running command is to do: its options where they were typed, else the recipe, else defaults.
 
-    For a generator of the catalogue the names are checked here, before anything is fetched; for a file once it is loaded.
+    For a generator of the catalogue the edits' names are checked here, before anything is fetched; for a file once it is
+    loaded.
     """
-    from editing.composition import parse_edit, parse_edits
+    from dataclasses import replace
+
+    from editing.composition import parse_edits
+    from invert.edits import check_name
+    from invert.recipe import Recipe, read_recipe
     from pretrained.catalog import CATALOG
-    from pretrained.directions import known_names
 
-    specs = parse_edits(edits)
-    known = known_names(generator) if generator in CATALOG else None
-    return tuple(spec if Path(spec.name).is_file() else parse_edit(str(spec), known) for spec in specs)
+    context = click.get_current_context()
+    recipe = Recipe() if recipe_file is None else read_recipe(recipe_file)
+    typed = {
+        name: value
+        for name, value in context.params.items()
+        if recipe_file is None or context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    }
+    fields = ("method", "face", "is_aligned", "predictor", "paste", "generator")
+    recipe = replace(recipe, **{name: typed[name] for name in fields if name in typed})
+    if "generator" in typed:
+        recipe = replace(recipe, generator_sha256="")
+    generator = recipe.generator or DEFAULT_GENERATOR
+    settings = context.params | recipe.settings | typed
+    names = (*(("space",) if recipe.method == "projector" else ()), _steps_of(recipe.method), "seed")
+    specs = (*recipe.edits, *parse_edits(edits))
+    if generator in CATALOG:
+        specs = tuple(check_name(spec, generator) for spec in specs)
+    return replace(recipe, generator=generator, settings={name: settings[name] for name in names}, edits=specs)
 
 
-def _load_tools(recipe: Recipe, generator: str, device: Any, on_step: Callable[[int, dict[str, float]], None]) -> Tools:
-    from generators.errors import UnknownName
+def _steps_of(method: str) -> str:
+    """Name the setting that says how many steps a method takes."""
+    return "steps" if method == "projector" else "refine"
+
+
+def load_tools(recipe: Recipe, device: Any, on_step: Callable[[int, dict[str, float]], None] | None = None) -> Tools:
+    """Load every network that a recipe needs.
+
+    Raises:
+        UnknownName: no such method, generator or direction.
+        LatentMismatch: they do not belong together, or the recipe was made with another generator of this name.
+    """
+    from generators.base import Identity
+    from generators.errors import LatentMismatch, UnknownName
+    from invert.edits import load_directions
     from invert.inverters import load_inverter, method_names
     from invert.perceptual import load_perceptual
-    from invert.pipeline import Tools, load_directions
+    from invert.pipeline import Tools
     from pretrained.loading import load_generator
 
     if recipe.method not in method_names() and not Path(recipe.method).is_file():
         raise UnknownName("method", recipe.method, method_names())  # Before anything is fetched.
+    generator = recipe.generator or DEFAULT_GENERATOR
     network = load_generator(generator, device, notify)
+    made_with = Identity(generator, recipe.generator_sha256)
+    if recipe.generator_sha256 and not made_with.fits(network.identity):
+        raise LatentMismatch(
+            f"the recipe was made with the generator {made_with}, this is {network.identity}: its result would be another;"
+            f" give --generator {generator} to use it all the same"
+        )
     directions = load_directions(recipe.edits, network)
     perceptual = load_perceptual(device, notify)
     options = {key: value for key, value in recipe.settings.items() if key in ("space", "steps", "refine")}
@@ -231,17 +278,9 @@ def _check_writable(output: Path) -> None:
         ) from error
 
 
-def _echo_plan(sources: list[Path], recipe: Recipe, generator: str, output: Path, device: str) -> None:
-    plan = {
-        "photos": [str(source) for source in sources],
-        "method": recipe.method,
-        **recipe.settings,
-        "edits": [str(spec) for spec in recipe.edits],
-        "face": recipe.face,
-        "generator": generator,
-        "output": str(output),
-        "device": device,
-    }
+def _echo_plan(sources: list[Path], recipe: Recipe, output: Path, device: str) -> None:
+    plan = {"photos": [str(source) for source in sources], **recipe.as_dict(), "output": str(output), "device": device}
+    plan["edits"] = [str(spec) for spec in recipe.edits]
     click.echo(json.dumps(plan, indent=2))
 
 

@@ -84,20 +84,94 @@ def test_outside_the_face_the_photo_keeps_every_bit(run, tmp_path):
     assert changed[:, 1].max() <= right + 1
 
 
-def test_edits_are_drawn_and_recorded(run, tmp_path, tiny_generator):
+@pytest.fixture
+def wider(tiny_generator, tmp_path):
+    """The file of a direction."""
     from editing.directions import Direction
     from pretrained.directions import save_direction
 
     vector = torch.zeros(tiny_generator.w_dim)
     vector[0] = 1
     save_direction(tmp_path / "wider.safetensors", Direction.of("wider", vector, tiny_generator.identity))
-    spec = f"{tmp_path / 'wider.safetensors'}=+2"
-    result = run(demo_photo(), "--edit", spec)
+    return tmp_path / "wider.safetensors"
+
+
+def test_edits_are_drawn_and_recorded(run, tmp_path, wider):
+    result = run(demo_photo(), "--edit", f"{wider}=+2")
     assert result.exit_code == 0, result.output
     folder = tmp_path / "out/astronaut"
     edited, inverted = (read_photo(folder / name).astype(int) for name in ("edited.png", "inverted.png"))
     assert np.abs(edited - inverted).max() > 8
     assert json.loads((folder / "report.json").read_text())["edits"][0]["strength"] == 2
+
+
+def two_faces(folder):
+    one = Image.fromarray(read_photo(demo_photo()))
+    both = Image.new("RGB", (1024, 512))
+    both.paste(one, (0, 0))
+    both.paste(one.resize((400, 400)), (560, 50))
+    both.save(folder / "two.png")
+    return folder / "two.png"
+
+
+@pytest.mark.parametrize("name", ["report.json", "latent.safetensors", "edited.png", "result.jpg", "comparison.png"])
+def test_any_result_is_a_recipe_that_gives_it_again(run, tmp_path, wider, name):
+    assert run(demo_photo(), "--edit", f"{wider}@0-3=+2.125", "--paste", "change", "--refine", 1).exit_code == 0
+    first = tmp_path / "first"
+    (tmp_path / "out").rename(first)
+    arguments = ["run", str(demo_photo()), "--recipe", str(first / "astronaut" / name), "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli, [*arguments, "--generator", str(tmp_path / "tiny.safetensors"), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    for picture in ("edited.png", "result.jpg"):
+        again, before = (read_photo(folder / "astronaut" / picture) for folder in (tmp_path / "out", first))
+        assert np.array_equal(again, before), picture
+    recipes = [json.loads((folder / "astronaut/report.json").read_text())["recipe"] for folder in (tmp_path / "out", first)]
+    assert recipes[0] == recipes[1]
+
+
+def test_what_is_typed_wins_over_a_recipe_and_edits_are_added(run, tmp_path, wider):
+    (tmp_path / "recipe.toml").write_text('paste = "change"\nrefine = 9\nedits = ["wider.safetensors=1"]\nface = 3')
+    result = run(demo_photo(), "--recipe", tmp_path / "recipe.toml", "--face", "0", "--edit", f"{wider}=2", "--dry-run")
+    assert result.exit_code == 0, result.output
+    plan = json.loads(result.stdout)
+    assert plan["edits"] == [f"{wider}=+1", f"{wider}=+2"]
+    assert (plan["paste"], plan["refine"], plan["face"], plan["seed"]) == ("change", 9, 0, 0)
+
+
+def test_a_recipe_of_another_generator_is_not_followed_silently(run, tmp_path, generator_file, encoder_file):
+    (tmp_path / "recipe.json").write_text(json.dumps({"generator": str(generator_file), "generator_sha256": "f" * 64}))
+    arguments = ["run", str(demo_photo()), "--recipe", str(tmp_path / "recipe.json"), "--method", str(encoder_file)]
+    result = CliRunner().invoke(cli, [*arguments, "-o", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "made with the generator" in " ".join(result.output.split())
+
+
+def test_each_face_of_a_photo_gets_its_own_edits(run, tmp_path, wider):
+    text = 'face = "all"\nedits = [{edit = "wider.safetensors", strength = 3, face = 1}]'
+    (tmp_path / "recipe.toml").write_text(text)
+    result = run(two_faces(tmp_path), "--recipe", tmp_path / "recipe.toml")
+    assert result.exit_code == 0, result.output
+    folders = [tmp_path / "out" / name for name in ("two-0", "two-1")]
+    assert [(folder / "edited.png").exists() for folder in folders] == [False, True]
+    assert [json.loads((folder / "report.json").read_text())["face"] for folder in folders] == [0, 1]
+    assert np.array_equal(*(read_photo(folder / "result.jpg") for folder in folders))
+
+
+def test_an_edit_of_a_face_that_is_not_worked_on_is_no_silent_loss(run, tmp_path, wider):
+    (tmp_path / "recipe.toml").write_text('edits = [{edit = "wider.safetensors", strength = 3, face = 1}]')
+    result = run(demo_photo(), "--recipe", tmp_path / "recipe.toml")
+    assert result.exit_code == 1
+    assert "is for face 1, but only 0 of this photo is worked on" in " ".join(result.output.split())
+
+
+def test_the_second_largest_face_is_called_so_in_its_report(run, tmp_path):
+    assert run(two_faces(tmp_path), "--face", "1").exit_code == 0
+    assert json.loads((tmp_path / "out/two/report.json").read_text())["face"] == 1
+
+
+def test_many_edits_are_shown_as_one(run, tmp_path, wider):
+    assert run(demo_photo(), "--edit", ",".join([f"{wider}=0.1"] * 8)).exit_code == 0
+    assert read_photo(tmp_path / "out/astronaut/comparison.png").shape[1] < 4 * 512
 
 
 def test_one_bad_photo_does_not_stop_the_others(run, tmp_path):
@@ -128,12 +202,7 @@ def test_photos_of_one_name_do_not_overwrite_each_other(run, tmp_path):
 
 
 def test_several_faces_get_a_numbered_folder_each(run, tmp_path):
-    one = Image.fromarray(read_photo(demo_photo()))
-    both = Image.new("RGB", (1024, 512))
-    both.paste(one, (0, 0))
-    both.paste(one.resize((400, 400)), (560, 50))
-    both.save(tmp_path / "two.png")
-    result = run(tmp_path / "two.png", "--face", "all")
+    result = run(two_faces(tmp_path), "--face", "all")
     assert result.exit_code == 0, result.output
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"two-0", "two-1"}
 
@@ -162,6 +231,8 @@ def test_refinement_gives_a_history(run, tmp_path):
         (["--method", "stylemop"], "unknown method 'stylemop': did you mean stylemap"),
         (["--generator", "mobilestylegan-ffhq-1024", "--edit", "agee=3"], "unknown edit 'agee': did you mean age"),
         (["--edit", "age"], "expected NAME=STRENGTH"),
+        (["--edit", "age=nan"], "expected a number"),
+        (["--generator", "mobilestylegan-ffhq-1024", "--recipe", "gone.toml"], "gone.toml: cannot be read"),
         (["--method", "projector", "--space", "wplus"], "unknown space 'wplus': did you mean w_plus"),
         (["--generator", "mobilestylegan-ffhq"], "did you mean mobilestylegan-ffhq-1024"),
         (["--face", "biggest"], "expected largest, all or a number"),
