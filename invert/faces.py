@@ -152,7 +152,17 @@ def align(photo: UInt8[np.ndarray, "height width 3"], face: Face, resolution: in
     Raises:
         NoFaceFound: the landmarks coincide or lie far outside the photo.
     """
-    corners = crop_corners(face)
+    return align_corners(photo, crop_corners(face), resolution)
+
+
+def align_corners(
+    photo: UInt8[np.ndarray, "height width 3"], corners: Float64[np.ndarray, "4 2"], resolution: int = 1024
+) -> AlignedFace:
+    """Cut out a square as ``align`` does, where ``crop_corners`` or a track of it through a film has placed it.
+
+    Raises:
+        NoFaceFound: the square lies far outside the photo.
+    """
     height, width = photo.shape[:2]
     low, high = corners.min(0), corners.max(0)
     if (high <= 0).any() or (low >= (width - 1, height - 1)).any() or (high - low).max() > 8 * max(height, width):

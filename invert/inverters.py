@@ -12,6 +12,7 @@ from torch import Tensor
 from encoders.stylemap import StyleMapEncoder
 from generators.base import Generator
 from generators.errors import LatentMismatch, UnknownName
+from generators.latent import Latent
 from invert.inversion import Inversion, Inverter, resize
 from invert.perceptual import Perceptual, load_perceptual
 from invert.projector import Projector
@@ -33,12 +34,16 @@ class EncoderInverter:
 
     def __call__(self, image: Float[Tensor, "batch 3 height width"]) -> Inversion:
         """Invert aligned faces in [-1, 1] of any size."""
-        with torch.no_grad():
-            latent = self.encoder(resize(image, self.encoder.input_resolution))
+        latent = self.encode(image)
         if self.refiner is not None and self.refiner.steps:
             return self.refiner(image, start=latent)
         with torch.no_grad():
             return Inversion(latent, self.generator.synthesis(latent))
+
+    @torch.no_grad()
+    def encode(self, image: Float[Tensor, "batch 3 height width"]) -> Latent:
+        """Return the encoder's codes alone: nothing is polished or drawn."""
+        return self.encoder(resize(image, self.encoder.input_resolution))
 
 
 def method_names() -> list[str]:
