@@ -25,7 +25,7 @@ from generators.latent import Latent, StyleMap, map_layers
 class ComponentEdit(NamedTuple):
     """An edit as GANSpace and e4e write it: a component, the layers [start, end) and where to go along it, in sigmas."""
 
-    index: int
+    component: int
     start: int
     end: int
     strength: float
@@ -57,8 +57,8 @@ class Components:
     def __post_init__(self) -> None:
         if len(self.deviations) != len(self.vectors) or len(self.mean) != self.vectors.shape[1]:
             raise TrainingDataError(
-                f"components of shape {tuple(self.vectors.shape)} do not go with {len(self.deviations)} deviations and a mean"
-                f" of {len(self.mean)}"
+                f"components of shape {tuple(self.vectors.shape)} do not go with {len(self.deviations)} deviations"
+                f" and a mean of {len(self.mean)}"
             )
         if not all(bool(torch.isfinite(part).all()) for part in (self.vectors, self.deviations, self.mean)):
             raise TrainingDataError("some components, deviations or means are NaN or infinite")
@@ -97,8 +97,8 @@ class Components:
     def move_to(self, latent: Latent, edits: Sequence[ComponentEdit | tuple[int, int, int, float]]) -> Latent:
         """Edit as GANSpace and e4e do: bring each component of some layers *to* a place, in sigmas from the mean.
 
-        Unlike a ``Direction``, whose strength is added to where a code stands, this measures where its first layer stands and
-        adds the rest of the way: strength 0 therefore moves it to the mean.
+        Unlike a ``Direction``, whose strength is added to where a code stands, this measures where its first layer stands
+        and adds the rest of the way: strength 0 therefore moves it to the mean.
 
         Args:
             latent: to edit; of a stylemap, the mean of the first layer's map is measured.
@@ -110,7 +110,6 @@ class Components:
 
         Reference: Tov et al. 2021, arXiv:2102.02766, released code (``apply_ganspace``).
         """
-        edits = [ComponentEdit(*edit) for edit in edits]
         first = latent[:, 0] if isinstance(latent, Tensor) else latent[0].mean((2, 3))
         num_ws = latent.shape[1] if isinstance(latent, Tensor) else len(latent)
         if first.shape[1] != self.vectors.shape[1]:
@@ -119,12 +118,12 @@ class Components:
             )
         places = self.coordinates(first)
         offsets: dict[int, Tensor] = {}
-        for edit in edits:
-            self._check(edit.index)
+        for edit in (ComponentEdit(*edit) for edit in edits):
+            self._check(edit.component)
             _check_range(edit, num_ws)
-            way = (edit.strength - places[:, edit.index]) * self.deviations[edit.index].to(first)
+            way = (edit.strength - places[:, edit.component]) * self.deviations[edit.component].to(first)
             for layer in range(edit.start, edit.end):
-                moved = way[:, None] * self.vectors[edit.index].to(first)
+                moved = way[:, None] * self.vectors[edit.component].to(first)
                 offsets[layer] = offsets[layer] + moved if layer in offsets else moved
 
         def move(layer: int, style_map: StyleMap) -> StyleMap:
@@ -139,11 +138,11 @@ class Components:
 
 def _check_range(edit: ComponentEdit, num_ws: int) -> None:
     if not math.isfinite(edit.strength):
-        raise EditError(f"component {edit.index}: the strength is {edit.strength}, expected a finite number of sigmas")
+        raise EditError(f"component {edit.component}: the strength is {edit.strength}, expected a finite number of sigmas")
     if not 0 <= edit.start < edit.end <= num_ws:
         raise EditError(
-            f"component {edit.index}: layers [{edit.start}, {edit.end}): expected a first layer below the end, and the end at"
-            f" most {num_ws}, the number of layers"
+            f"component {edit.component}: layers [{edit.start}, {edit.end}): expected a first layer below the end, and the end"
+            f" at most {num_ws}, the number of layers"
         )
 
 
@@ -227,8 +226,8 @@ def _with_sign(vectors: Float[Tensor, "k w_dim"]) -> Float[Tensor, "k w_dim"]:
 def style_weights(generator: Generator) -> list[list[Float[Tensor, "_ w_dim"]]]:
     """Find the weights of the style modulations that each layer feeds.
 
-    They are found by looking: one picture is drawn with a number of its own as the style of each layer, and every module that
-    is handed such a style and has a matrix of weights for it is one. So it works for any architecture.
+    They are found by looking: one picture is drawn with a number of its own as the style of each layer, and every module
+    that is handed such a style and has a matrix of weights for it is one. So it works for any architecture.
 
     Returns:
         For each layer its matrices (channels, w_dim), in the order of use.

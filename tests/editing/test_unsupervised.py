@@ -123,8 +123,9 @@ def test_codes_that_have_no_components_are_refused(codes, count, message):
     ],
 )
 def test_components_that_contradict_themselves_are_refused(change, message):
+    sound = {"vectors": torch.eye(2, 6), "deviations": torch.ones(2), "mean": torch.zeros(6), "generator": GENERATOR}
     with pytest.raises(TrainingDataError, match=message):
-        Components(**{"vectors": torch.eye(2, 6), "deviations": torch.ones(2), "mean": torch.zeros(6), "generator": GENERATOR} | change)  # fmt: skip
+        Components(**(sound | change))
 
 
 def test_sefa_finds_what_the_weights_amplify():
