@@ -141,7 +141,7 @@ def _check_range(edit: ComponentEdit, num_ws: int) -> None:
         raise EditError(f"component {edit.component}: the strength is {edit.strength}, expected a finite number of sigmas")
     if not 0 <= edit.start < edit.end <= num_ws:
         raise EditError(
-            f"component {edit.component}: layers [{edit.start}, {edit.end}): expected a first layer below the end, and the end"
+            f"component {edit.component}: layers [{edit.start}, {edit.end}): expected a first below the end, and the end"
             f" at most {num_ws}, the number of layers"
         )
 
