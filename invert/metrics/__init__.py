@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from invert.metrics.base import METRIC_RESOLUTION, Description, PairMetric, SetMetric
-from invert.metrics.catalog import PAIR_METRICS, load_pair_metric
+from invert.metrics.catalog import PAIR_METRICS, SET_METRICS, load_pair_metric, load_set_metric
+from invert.metrics.distributions import frechet_distance, kernel_distance, precision_recall
+from invert.metrics.features import FEATURE_NETWORKS, FeatureNetwork, load_features
 from invert.metrics.pixels import ms_ssim, mse, psnr, ssim
 from invert.metrics.reconstruction import Reconstruction, reconstruction
 
 __all__ = [
+    "FEATURE_NETWORKS",
     "METRIC_RESOLUTION",
     "PAIR_METRICS",
+    "SET_METRICS",
     "Description",
+    "FeatureNetwork",
     "PairMetric",
     "Reconstruction",
     "SetMetric",
+    "frechet_distance",
+    "kernel_distance",
+    "load_features",
     "load_pair_metric",
+    "load_set_metric",
     "ms_ssim",
     "mse",
+    "precision_recall",
     "psnr",
     "reconstruction",
     "ssim",

@@ -19,7 +19,8 @@ METRIC_RESOLUTION = 256
 
 Image: TypeAlias = Float[Tensor, "batch 3 height width"]
 PerImage: TypeAlias = Float[Tensor, " batch"]
-Features: TypeAlias = Float[Tensor, "n width"]
+Features: TypeAlias = Float[Tensor, "_ channels"]
+"""One row an image; the number has no name, since two sets may differ in it."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,15 @@ class SetMetric(ABC):
     Features are given in any order and number; the result depends on the two sets alone, up to rounding.
     """
 
-    description: Description
+    descriptions: tuple[Description, ...]
+    """One for each figure, the main one first."""
     min_images: int
     """Fewer than this in either set are refused."""
+
+    @property
+    def description(self) -> Description:
+        """Of the main figure."""
+        return self.descriptions[0]
 
     @abstractmethod
     def update(self, features: Features, is_real: bool) -> None:
@@ -103,7 +110,7 @@ class SetMetric(ABC):
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
-        """Return the figures by the names of their columns; the first one is the metric, others belong to it.
+        """Return the figures by their keys; one that has no description, as KID's spread, belongs to the one before.
 
         Raises:
             TooFewImages: naming how many there are, how many it takes and why.

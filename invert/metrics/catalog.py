@@ -7,21 +7,27 @@ from collections.abc import Callable
 import torch
 
 from generators.errors import UnknownName
-from invert.metrics.base import PairMetric
+from invert.errors import MetricUnavailable
+from invert.identity import DESCRIPTORS, load_descriptor
+from invert.metrics.base import Description, PairMetric, SetMetric
+from invert.metrics.distributions import FID, KID, PrecisionRecall
+from invert.metrics.features import FeatureNetwork
 from invert.metrics.pixels import MS_SSIM, MSE, PSNR, SSIM
+from pretrained.errors import BrokenFile, DownloadFailed
+from pretrained.lpips import load_lpips
 
-_LOADERS: dict[str, Callable[[str | torch.device], PairMetric]] = {
-    "mse": lambda device: MSE,
-    "psnr": lambda device: PSNR,
-    "ssim": lambda device: SSIM,
-    "ms-ssim": lambda device: MS_SSIM,
-}
-PAIR_METRICS = tuple(_LOADERS)
+_LPIPS_NAMES = {"alex": "LPIPS-AlexNet", "vgg": "LPIPS-VGG16", "squeeze": "LPIPS-SqueezeNet"}
+_PIXELS = {metric.key: metric for metric in (MSE, PSNR, SSIM, MS_SSIM)}
+PAIR_METRICS = (*_PIXELS, *(f"lpips-{net}" for net in _LPIPS_NAMES), *(f"id-{key}" for key in DESCRIPTORS))
 """What ``load_pair_metric`` takes."""
+
+_SET_METRICS: dict[str, Callable[[FeatureNetwork], SetMetric]] = {"fid": FID, "kid": KID, "pr": PrecisionRecall}
+SET_METRICS = tuple(_SET_METRICS)
+"""What ``load_set_metric`` takes."""
 
 
 def load_pair_metric(key: str, device: str | torch.device = "cpu") -> PairMetric:
-    """Load a metric of images and their targets.
+    """Load a metric of images and their targets; all compare at 256 px.
 
     Args:
         key: one of ``PAIR_METRICS``.
@@ -31,6 +37,52 @@ def load_pair_metric(key: str, device: str | torch.device = "cpu") -> PairMetric
         UnknownName: there is no such metric.
         MetricUnavailable: its weights cannot be had; the message is the reason to print in place of its column.
     """
-    if key not in _LOADERS:
+    if key in _PIXELS:
+        return _PIXELS[key]
+    if key not in PAIR_METRICS:
         raise UnknownName("metric", key, PAIR_METRICS)
-    return _LOADERS[key](device)
+    family, _, backbone = key.partition("-")
+    return lpips_metric(backbone, device) if family == "lpips" else identity_metric(backbone, device)
+
+
+def lpips_metric(net: str, device: str | torch.device = "cpu") -> PairMetric:
+    """Load LPIPS v0.1 of a backbone: ``alex`` (most papers' figures), ``vgg`` (path lengths) or ``squeeze`` (small).
+
+    Raises:
+        UnknownName: there is no such backbone.
+        MetricUnavailable: its weights cannot be had.
+
+    Reference: Zhang et al. 2018, arXiv:1801.03924.
+    """
+    try:
+        network = load_lpips(net).to(device)
+    except (DownloadFailed, BrokenFile) as error:
+        raise MetricUnavailable(f"{_LPIPS_NAMES[net]}: {error}") from error
+    name = _LPIPS_NAMES[net]
+    backbone = f"{name.removeprefix('LPIPS-')} (ImageNet), heads of lpips 0.1"
+    description = Description(f"lpips-{net}", name, higher_is_better=False, low=0.0, high=float("inf"), backbone=backbone)
+    return PairMetric(description, lambda image, target: network(image, target).flatten())
+
+
+def identity_metric(key: str, device: str | torch.device = "cpu") -> PairMetric:
+    """Load the similarity of face descriptors; see ``invert.identity.load_descriptor``.
+
+    Raises:
+        UnknownName: there is no such descriptor.
+        MetricUnavailable: its weights cannot be had.
+    """
+    descriptor = load_descriptor(key, device)
+    name = f"identity ({key}, cosine)"
+    description = Description(f"id-{key}", name, higher_is_better=True, low=-1.0, high=1.0, backbone=descriptor.backbone)
+    return PairMetric(description, descriptor.similarity)
+
+
+def load_set_metric(key: str, features: FeatureNetwork) -> SetMetric:
+    """Make a metric of two sets of images, on the features of a network (see ``invert.metrics.features.load_features``).
+
+    Raises:
+        UnknownName: there is no such metric.
+    """
+    if key not in _SET_METRICS:
+        raise UnknownName("metric", key, SET_METRICS)
+    return _SET_METRICS[key](features)

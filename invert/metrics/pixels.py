@@ -22,7 +22,7 @@ def mse(image: Image, target: Image) -> PerImage:
     Raises:
         MetricError: no images, or of different sizes.
     """
-    _check_sizes(image, target)
+    check_sizes(image, target)
     return (image - target).square().mean((1, 2, 3))
 
 
@@ -49,7 +49,7 @@ def ssim(image: Image, target: Image) -> PerImage:
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    _check_sizes(image, target, at_least=11)
+    check_sizes(image, target, at_least=11)
     return _one_an_image(structural_similarity_index_measure, image, target)
 
 
@@ -63,7 +63,7 @@ def ms_ssim(image: Image, target: Image) -> PerImage:
     """
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-    _check_sizes(image, target, at_least=MS_SSIM_MIN_SIDE)
+    check_sizes(image, target, at_least=MS_SSIM_MIN_SIDE)
     return _one_an_image(multiscale_structural_similarity_index_measure, image, target, normalize="relu")
 
 
@@ -82,7 +82,12 @@ def _one_an_image(function: Any, image: Image, target: Image, **options: Any) ->
     return torch.stack(values) if values else image.new_zeros(0)
 
 
-def _check_sizes(image: Tensor, target: Tensor, at_least: int = 1) -> None:
+def check_sizes(image: Tensor, target: Tensor, at_least: int = 1) -> None:
+    """Refuse what are no two batches of images of one size, ``at_least`` so large.
+
+    Raises:
+        MetricError: naming what was given.
+    """
     check_images(image, target)
     if image.shape != target.shape:
         raise MetricError(f"images of shape {tuple(image.shape)} and {tuple(target.shape)}: expected equal ones")
