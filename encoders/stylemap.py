@@ -23,32 +23,36 @@ Image256 = Float[Tensor, "batch {self.in_channels} 256 256"]
 
 
 class DownBlock(nn.Module):
-    """Halve a feature map: a strided convolution beside a pooled shortcut."""
+    """Halve a feature map, or keep its size: a strided convolution beside a pooled shortcut."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 2) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+        self.stride = stride
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         nn.init.zeros_(self.conv2.weight)  # Starts as a plain pooled projection, which trains from the first step on.
 
-    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch out_c half_h half_w"]:
-        """Return half the size."""
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch out_c _ _"]:
+        """Return the size divided by the stride."""
         y = self.conv2(F.leaky_relu(self.conv1(F.leaky_relu(x, 0.2)), 0.2))
-        return y + self.shortcut(F.avg_pool2d(x, 2))
+        return y + self.shortcut(F.avg_pool2d(x, self.stride) if self.stride > 1 else x)
 
 
 class Map2Map(nn.Module):
     """Turn a level's features into style maps of ``size`` px, one for each of its layers.
 
-    Three halvings, as in Honda et al. figure 3; what is left (none for the coarse and middle sizes) is pooled.
+    Three halvings, as in Honda et al. figure 3, or as few as larger maps leave room for; what is left (none for the paper's
+    coarse and middle sizes) is pooled.
     """
 
-    def __init__(self, in_channels: int, num_layers: int, size: int, w_dim: int, width: int) -> None:
+    def __init__(self, in_channels: int, num_layers: int, size: int, w_dim: int, width: int, in_resolution: int) -> None:
         super().__init__()
         self.num_layers, self.size, self.w_dim = num_layers, size, w_dim
         widths = (in_channels, width // 2, width, width)
-        self.down = nn.Sequential(*(DownBlock(a, b) for a, b in pairwise(widths)))
+        halvings = (in_resolution // size).bit_length() - 1
+        blocks = (DownBlock(a, b, stride=2 if k < halvings else 1) for k, (a, b) in enumerate(pairwise(widths)))
+        self.down = nn.Sequential(*blocks)
         self.mix = nn.Conv2d(width, width, 1)
         self.to_styles = nn.Conv2d(width, num_layers * w_dim, 1)
         # The first codes are w_avg plus little: a face from the first step on.
@@ -91,8 +95,8 @@ class StyleMapEncoder(Encoder):
         self.down2, self.down1 = nn.Conv2d(coarse, middle, 1), nn.Conv2d(middle, fine, 1)
         counts = [len(range(num_ws)[level]) for level in (COARSE, MIDDLE, FINE)]
         self.heads = nn.ModuleList(
-            Map2Map(channels, count, size, w_dim, width)
-            for channels, count, size in zip(pyramid_channels, counts, sizes, strict=True)
+            Map2Map(channels, count, size, w_dim, width, resolution)
+            for channels, count, size, resolution in zip(pyramid_channels, counts, sizes, (16, 32, 64), strict=True)
             if count  # A small generator has no fine layers.
         )
         self.register_buffer("w_avg", torch.zeros(w_dim))

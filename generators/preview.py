@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from generators.base import Generator, NoiseMode
 from generators.latent import Latent, check_latent
 from generators.mobilestylegan import MobileStyleGAN
-from generators.ops import inverse_haar, modulate
+from generators.ops import inverse_haar, modulate, resize_style
 
 
 class PreviewHead(nn.Module):
@@ -54,8 +54,10 @@ class PreviewHead(nn.Module):
         """Draw a latent at twice the head's resolution, in [-1, 1]; gradients flow to the latent."""
         x = generator.synthesis.features(latent, self.resolution, noise_mode)
         maps = check_latent(latent, generator.num_ws, generator.w_dim)[-self.num_styles :]
-        vectors = torch.cat([style_map.mean((2, 3)) for style_map in maps], dim=1)
-        outer, inner = self.affine(vectors)[:, :, None, None].split([self.in_channels, self.conv.in_channels], dim=1)
+        side = max(style_map.shape[2] for style_map in maps), max(style_map.shape[3] for style_map in maps)
+        styles = torch.cat([resize_style(style_map, *side).expand(-1, -1, *side) for style_map in maps], dim=1)
+        scales = F.conv2d(styles, self.affine.weight[:, :, None, None], self.affine.bias)
+        outer, inner = scales.split([self.in_channels, self.conv.in_channels], dim=1)
         x = F.leaky_relu(self.squeeze(modulate(x, outer)), 0.2)
         x = F.leaky_relu(self.conv(x), 0.2)
         return inverse_haar(self.bands(modulate(x, inner)))

@@ -49,15 +49,17 @@ def load_perceptual(device: str | torch.device = "cpu", notify: Callable[[str], 
         return encoder_distance(load_encoder("stylemap", device))
 
 
-def load_training_perceptual(notify: Callable[[str], None] = logger.warning) -> Perceptual:
+def load_training_perceptual(
+    device: str | torch.device = "cpu", notify: Callable[[str], None] = logger.warning
+) -> Perceptual:
     """Return LPIPS, or where it cannot be had no perceptual distance at all: an encoder must not be judged by itself."""
     from pretrained.lpips import load_lpips_squeeze
 
     try:
-        return Perceptual("LPIPS-SqueezeNet", load_lpips_squeeze())
+        return Perceptual("LPIPS-SqueezeNet", load_lpips_squeeze().to(device))
     except DownloadFailed as error:
         notify(f"{error}. The perceptual term is off")
-        return Perceptual("off", lambda a, b: torch.zeros(a.shape[0]))
+        return Perceptual("off", lambda a, b: torch.zeros(a.shape[0], device=a.device))
 
 
 def encoder_distance(encoder: StyleMapEncoder) -> Perceptual:

@@ -1,10 +1,11 @@
 """How is an encoder trained, from nothing to a file of weights? ``stylegan-invert train`` as a function.
 
 A run is a folder. Everything in it is written whole, so a run that was killed at any moment goes on from its last
-checkpoint when the same command is given again:
+checkpoint when the same command is given again. Under ``torchrun`` the processes share every step's faces; the first one
+writes:
 
     sampled_*.npy             faces that the generator drew, and their codes
-    checkpoint.pt             networks, optimiser, moving average, random state
+    checkpoint.pt             networks, optimisers, moving average
     log.csv                   every term of the loss, and the validation figures
     best.pt                   the moving average that did best on the validation faces
     samples.png               validation faces above what the encoder makes of them
@@ -14,11 +15,12 @@ checkpoint when the same command is given again:
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,12 @@ from jaxtyping import Float, UInt8
 from numpy.lib.format import open_memmap
 from torch import Tensor, nn
 
-from encoders.stylemap import StyleMapEncoder
-from encoders.training.trainer import EncoderTrainer, Losses, Schedule
+from encoders.base import Encoder
+from encoders.training.distributed import barrier, rank, world_size
+from encoders.training.losses import Losses
+from encoders.training.trainer import EncoderTrainer, Schedule, resize
 from generators.base import Generator
-from generators.errors import ToolkitError
+from generators.errors import ToolkitError, UnknownName
 from generators.mobilestylegan import MobileStyleGAN
 from generators.preview import PreviewHead
 from pretrained.cache import whole_file
@@ -42,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does; saved beside it as ``plan.json``."""
+    """What a run does; saved beside it as ``plan.json``. Batches are those of all processes together."""
 
     steps: int = 3000
     """Optimiser steps."""
@@ -52,30 +56,50 @@ class Plan:
     """Sampled faces a step, whose codes are supervised."""
     batch_drawn: int = 4
     """How many of the sampled faces get image losses too."""
+    own: int = 4
+    """How many real faces are drawn by the whole generator from the encoder's own, edited codes every so often: they teach
+    the preview, and the encoder consistency."""
+    own_every: int = 10
+    """Steps between them."""
+    parts: int = 1
+    """Pieces that a step is worked on in, to save memory."""
     samples: int = 3000
-    """Faces that the generator draws before the training."""
+    """Faces that the generator draws before the training; 0: fresh ones at every step, for those with a GPU."""
     preview_resolution: int = 64
     """Features that the preview of the generator reads (its image has twice that side); 0 draws whole images."""
     preview_steps: int = 300
     """Steps that the preview learns alone."""
     learning_rate: float = 3e-4
+    precision: str = "float32"
+    """Of the networks' products: ``float32``, ``bfloat16`` or, on a GPU, ``float16``."""
     seed: int = 0
     every: int = 100
     """Steps between checkpoints and validations."""
+    losses: Losses = field(default_factory=Losses)
+    """Weights of the terms."""
+
+
+RECIPES: dict[str, Losses] = {
+    "psp": Losses(code=0.25, lpips=1.0),
+    "e4e": Losses(code=0.25, lpips=1.0, delta=0.01, adversarial=0.05),
+    "stylemap": Losses(code=0.25, lpips=1.0),
+    "stylemap-e": Losses(code=0.25, lpips=1.0, delta=0.01, adversarial=0.05, consistency=0.25, roughness=0.02),
+}
+"""Weights of the terms by kind of encoder; the kinds themselves are in ``encoders.compact``."""
 
 
 def train_encoder(
-    encoder: StyleMapEncoder,
+    encoder: Encoder,
     generator: Generator,
     perceptual: Callable[[Tensor, Tensor], Tensor],
     real: UInt8[Tensor, "n 3 256 256"],
     validation: UInt8[Tensor, "m 3 256 256"] | None,
     folder: Path,
     plan: Plan,
-    losses: Losses | None = None,
     report: Callable[[int, dict[str, float]], None] | None = None,
+    identity: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> nn.Module:
-    """Train an encoder, or go on with the training that ``folder`` holds.
+    """Train an encoder, or go on with the training that ``folder`` holds, on the device of the generator.
 
     Args:
         encoder: built, with its starting weights.
@@ -85,55 +109,111 @@ def train_encoder(
         validation: aligned faces that are never learnt from; drawn by the whole generator every ``plan.every`` steps.
         folder: the run.
         plan: what to do.
-        losses: weights of the terms.
         report: called after each step with its number and terms.
+        identity: per-image 1 - cosine of face embeddings of two batches of 256 px in [-1, 1]; None: that term is off.
 
     Returns:
         The moving average of the encoder: the one with the best perceptual distance on the validation faces if there are
         any, else the last one.
 
     Raises:
-        ToolkitError: the folder holds a run of another plan.
+        ToolkitError: the folder holds a run of another plan, or the plan does not fit the processes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _check_plan(folder, plan)
+    device = generator.w_avg.device
+    share = _shares(plan)
+    if rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_plan(folder, plan)
+    barrier()
     encoder.w_avg.copy_(generator.w_avg)
-    images, codes = sample_faces(generator, plan.samples, plan.seed, folder)
+    encoder.to(device)
     preview = _preview(generator, plan.preview_resolution, plan.seed)
     trainer = EncoderTrainer(
-        encoder, generator, perceptual, Schedule(plan.steps, plan.learning_rate), preview, losses, seed=plan.seed
-    )
+        encoder, generator, perceptual, Schedule(plan.steps, plan.learning_rate), preview, plan.losses,
+        seed=plan.seed, identity=identity, precision=_PRECISIONS[plan.precision],
+    )  # fmt: skip
     checkpoint = folder / "checkpoint.pt"
-    if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
-        trainer.load_state_dict(state["trainer"])
+    resumed = checkpoint.is_file()
+    if resumed:
+        trainer.load_state_dict(torch.load(checkpoint, weights_only=True, map_location=device)["trainer"])
         logger.info("going on from step %d", trainer.step_number)
-    if preview is not None and not checkpoint.is_file():
-        for step, rows in zip(range(plan.preview_steps), batches(len(images), 8, plan.seed + 1), strict=False):
-            error = trainer.fit_preview(torch.from_numpy(codes[rows]).float(), from_uint8(images[rows]))
+    if plan.samples and rank() == 0:
+        sample_faces(generator, plan.samples, plan.seed, folder)
+    barrier()
+    sampled = _sampled_batches(generator, plan, folder, trainer.step_number, share)
+    if preview is not None and not resumed:
+        first = _sampled_batches(
+            generator, replace(plan, batch_sampled=8 * world_size(), seed=plan.seed + 1), folder, 0, share
+        )
+        for step, (faces, codes) in zip(range(plan.preview_steps), first, strict=False):
+            error = trainer.fit_preview(codes, faces)
             if report is not None and step % 10 == 0:
                 report(step - plan.preview_steps, {"preview": error})
     real_rows = batches(len(real), plan.batch_real, plan.seed + 2, skip=trainer.step_number)
-    sampled_rows = batches(len(images), plan.batch_sampled, plan.seed + 3, skip=trainer.step_number)
     while trainer.step_number < plan.steps:
-        faces, rows = from_uint8(real[next(real_rows)].numpy()), next(sampled_rows)
         began = time.perf_counter()
-        terms = trainer.step(faces, from_uint8(images[rows]), torch.from_numpy(codes[rows]).float(), drawn=plan.batch_drawn)
-        if preview is not None and trainer.step_number % 10 == 0:
-            terms["preview"] = trainer.refresh_preview(faces[:4])
+        faces = from_uint8(real[next(real_rows)[share]].numpy()).to(device)
+        images, codes = next(sampled)
+        own = plan.own // world_size() if trainer.step_number % plan.own_every == 0 else 0
+        terms = trainer.step(faces, images, codes, drawn=plan.batch_drawn // world_size(), own=own, parts=plan.parts)
         terms["seconds"] = time.perf_counter() - began
         if trainer.step_number % plan.every == 0 or trainer.step_number == plan.steps:
-            if validation is not None:
-                terms |= validate(trainer, validation, folder / "samples.png")
-                _keep_best(folder / "best.pt", trainer, terms["val_lpips"])
-            with whole_file(checkpoint) as temporary:
-                torch.save({"trainer": trainer.state_dict()}, temporary)
-        append_row(folder / "log.csv", {"step": trainer.step_number, **terms})
-        if report is not None:
-            report(trainer.step_number, terms)
+            if rank() == 0:
+                terms |= _keep(trainer, validation, folder)
+            barrier()
+        if rank() == 0:
+            append_row(folder / "log.csv", {"step": trainer.step_number, **terms})
+            if report is not None:
+                report(trainer.step_number, terms)
     if (folder / "best.pt").is_file():
-        trainer.average.load_state_dict(torch.load(folder / "best.pt", weights_only=True)["average"])
+        trainer.average.load_state_dict(torch.load(folder / "best.pt", weights_only=True, map_location=device)["average"])
     return trainer.average
+
+
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def _shares(plan: Plan) -> slice:
+    """Return which rows of every batch are this process's.
+
+    Raises:
+        ToolkitError: the batches cannot be shared evenly, or the precision has no such name.
+    """
+    count = world_size()
+    uneven = [name for name in ("batch_real", "batch_sampled", "batch_drawn", "own") if getattr(plan, name) % count]
+    if uneven:
+        raise ToolkitError(f"{count} processes cannot share {', '.join(uneven)} evenly: give multiples of {count}")
+    if plan.precision not in _PRECISIONS:
+        raise UnknownName("precision", plan.precision, _PRECISIONS)
+    return slice(rank(), None, count)
+
+
+def _sampled_batches(
+    generator: Generator, plan: Plan, folder: Path, skip: int, share: slice
+) -> Iterator[tuple[Float[Tensor, "n 3 256 256"], Float[Tensor, "n num_ws w_dim"]]]:
+    """Yield this process's sampled faces and their codes from step ``skip`` on: of the run's files, or fresh ones."""
+    device = generator.w_avg.device
+    if not plan.samples:
+        for step in itertools.count(skip):
+            codes = sample_codes(generator, plan.batch_sampled, plan.seed * 1_000_003 + step)[share]
+            with torch.no_grad():  # Not around the yield: it would hold for the caller's gradients too.
+                faces = resize(generator.synthesis(codes).clamp(-1, 1), 256)
+            yield faces, codes
+    images, known = (np.load(folder / f"sampled_{what}.npy", mmap_mode="r") for what in ("images", "codes"))
+    for rows in batches(len(images), plan.batch_sampled, plan.seed + 3, skip=skip):
+        chosen = rows[share]
+        yield from_uint8(images[chosen]).to(device), torch.from_numpy(known[chosen]).float().to(device)
+
+
+def _keep(trainer: EncoderTrainer, validation: UInt8[Tensor, "m 3 256 256"] | None, folder: Path) -> dict[str, float]:
+    """Write the checkpoint; measure on the validation faces first, and keep the average that does best."""
+    figures = {}
+    if validation is not None:
+        figures = validate(trainer, validation, folder / "samples.png")
+        _keep_best(folder / "best.pt", trainer, figures["val_lpips"])
+    with whole_file(folder / "checkpoint.pt") as temporary:
+        torch.save({"trainer": trainer.state_dict()}, temporary)
+    return figures
 
 
 def _keep_best(file: Path, trainer: EncoderTrainer, distance: float) -> None:
@@ -152,7 +232,7 @@ def _preview(generator: Generator, resolution: int, seed: int) -> PreviewHead | 
         raise ToolkitError(f"no preview for {type(generator).__name__}: use --preview-resolution 0")
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # Runs of one plan start alike.
-        return PreviewHead.for_generator(generator, resolution)
+        return PreviewHead.for_generator(generator, resolution).to(generator.w_avg.device)
 
 
 def sample_faces(
@@ -170,15 +250,14 @@ def sample_faces(
             f"{folder} holds another number of sampled faces than the {count} asked for: choose another folder"
         )
     if not done:
-        np.save(code_file, sample_codes(generator, count, seed).half().numpy())
+        np.save(code_file, sample_codes(generator, count, seed).half().cpu().numpy())
         open_memmap(image_file, mode="w+", dtype=np.uint8, shape=(count, 3, resolution, resolution)).flush()
     images, codes = open_memmap(image_file, mode="r+"), np.load(code_file, mmap_mode="r")
     for start in range(done, count, 4):
         with torch.no_grad():
-            drawn = F.adaptive_avg_pool2d(
-                generator.synthesis(torch.from_numpy(np.array(codes[start : start + 4])).float()), resolution
-            )
-        images[start : start + 4] = to_uint8(drawn).numpy()
+            some = torch.from_numpy(np.array(codes[start : start + 4])).float().to(generator.w_avg)
+            drawn = F.adaptive_avg_pool2d(generator.synthesis(some), resolution)
+        images[start : start + 4] = to_uint8(drawn).cpu().numpy()
         if start % 100 == 0 or start + 4 >= count:
             images.flush()
             with whole_file(done_file) as temporary:
@@ -192,14 +271,14 @@ def sample_codes(generator: Generator, count: int, seed: int) -> Float[Tensor, "
     random = torch.Generator().manual_seed(seed)
 
     def draw(n: int) -> Tensor:
-        w = generator.mapping.w(torch.randn(n, generator.z_dim, generator=random))
-        return generator.w_avg.lerp(w, 0.6 + 0.4 * torch.rand(n, 1, generator=random))
+        w = generator.mapping.w(torch.randn(n, generator.z_dim, generator=random).to(generator.w_avg))
+        return generator.w_avg.lerp(w, (0.6 + 0.4 * torch.rand(n, 1, generator=random)).to(w))
 
     codes = draw(count)[:, None].repeat(1, generator.num_ws, 1)
     mixed = count - count // 2
     second = draw(mixed)[:, None]
     crossover = torch.randint(2, max(3, generator.num_ws - 4), (mixed, 1), generator=random)
-    behind = (torch.arange(generator.num_ws)[None] >= crossover)[:, :, None]
+    behind = (torch.arange(generator.num_ws)[None] >= crossover)[:, :, None].to(codes.device)
     codes[count // 2 :] = torch.where(behind, second, codes[count // 2 :])
     return codes
 
@@ -209,7 +288,7 @@ def validate(trainer: EncoderTrainer, faces: UInt8[Tensor, "m 3 256 256"], sheet
     """Measure the moving average on faces that it never saw, drawn by the whole generator."""
     errors, distances, pairs = [], [], []
     for rows in torch.arange(len(faces)).split(4):
-        target = from_uint8(faces[rows].numpy())
+        target = from_uint8(faces[rows].numpy()).to(trainer.device)
         image = F.adaptive_avg_pool2d(trainer.generator.synthesis(trainer.average(target)), 256)
         errors.append((image - target).square().mean((1, 2, 3)))
         distances.append(trainer.perceptual(image, target).flatten())
@@ -218,7 +297,7 @@ def validate(trainer: EncoderTrainer, faces: UInt8[Tensor, "m 3 256 256"], sheet
     from PIL import Image
 
     with whole_file(sheet) as temporary:
-        Image.fromarray(columns.numpy()).save(temporary)
+        Image.fromarray(columns.cpu().numpy()).save(temporary)
     return {"val_mse": torch.cat(errors).mean().item(), "val_lpips": torch.cat(distances).mean().item()}
 
 
@@ -238,8 +317,9 @@ def batches(count: int, size: int, seed: int, skip: int = 0) -> Iterator[np.ndar
 
 
 def append_row(table: Path, row: dict[str, Any]) -> None:
-    """Append a row to a CSV file whose columns were fixed by the first one; further columns are dropped."""
-    columns = ["step", "loss", "l2", "lpips", "code", "w_norm", "roughness", "preview", "seconds", "val_mse", "val_lpips"]
+    """Append a row to a CSV file of fixed columns; what has none is dropped."""
+    terms = [term.name for term in fields(Losses)]
+    columns = ["step", "loss", *terms, "discriminator", "preview", "gradient", "seconds", "val_mse", "val_lpips"]
     new = not table.is_file()
     with table.open("a", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")

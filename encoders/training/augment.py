@@ -60,3 +60,47 @@ def soften(image: Image, generator: torch.Generator) -> Image:
         small = F.interpolate(image[i : i + 1], (side, side), mode="area")
         out[i] = F.interpolate(small, image.shape[2:], mode="bilinear", align_corners=False)[0]
     return out
+
+
+def compress(image: Image, generator: torch.Generator, strongest: float = 0.5) -> Image:
+    """Lose what JPEG loses, in half of the images: the DCT of 8x8 blocks of luma and chroma is rounded to a table.
+
+    Args:
+        image: in [-1, 1], sides a multiple of 8; others are left as they are.
+        generator: source of randomness.
+        strongest: quantisation steps at worst, as multiples of the standard's tables (0.5 is about quality 75, 1 is 50).
+    """
+    if image.shape[2] % 8 or image.shape[3] % 8 or image.shape[0] == 0:
+        return image
+    chosen = torch.rand(image.shape[0], 1, 1, 1, 1, 1, generator=generator) < 0.5
+    strength = (0.1 + (strongest - 0.1) * torch.rand(image.shape[0], 1, 1, 1, 1, 1, generator=generator)).to(image)
+    to_luma, dct = _LUMA.to(image), _dct_matrix().to(image)
+    ycc = torch.einsum("kc,bchw->bkhw", to_luma, image * 127.5)
+    blocks = ycc.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)  # (batch, 3, rows, columns, 8, 8)
+    table = torch.stack([_LUMA_STEPS, _CHROMA_STEPS, _CHROMA_STEPS]).to(image)[:, None, None] * strength
+    coefficients = ((dct @ blocks @ dct.T) / table).round() * table
+    ycc = (dct.T @ coefficients @ dct).transpose(3, 4).flatten(4, 5).flatten(2, 3)
+    lossy = torch.einsum("ck,bkhw->bchw", torch.linalg.inv(_LUMA).to(image), ycc) / 127.5
+    return torch.where(chosen[..., 0, 0].to(image.device), lossy.clamp(-1, 1), image)
+
+
+_LUMA = torch.tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+"""RGB to YCbCr (JFIF 1.02)."""
+_LUMA_STEPS = torch.tensor(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55], [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62], [18, 22, 37, 56, 68, 109, 103, 77], [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99],
+    ]
+).float()  # fmt: skip
+_CHROMA_STEPS = torch.full((8, 8), 99.0)
+_CHROMA_STEPS[:4, :4] = torch.tensor([[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]])
+"""Quantisation tables (ITU-T T.81, annex K.1)."""
+
+
+def _dct_matrix() -> Float[Tensor, "8 8"]:
+    """Return the orthonormal DCT-II of 8 values."""
+    k = torch.arange(8.0)
+    matrix = torch.cos(math.pi / 8 * (k[None] + 0.5) * k[:, None]) / 2
+    matrix[0] /= math.sqrt(2)
+    return matrix

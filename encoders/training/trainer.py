@@ -1,11 +1,12 @@
 """How does an encoder learn? One step of it: losses on real faces, and codes and losses on faces that the generator drew.
 
-The trainer holds networks, optimiser and moving average, and gives its whole state as one dict; where the data come from
-and where checkpoints go is its caller's business.
+The trainer holds networks, optimisers and moving average, and gives its whole state as one dict; where the data come from
+and where checkpoints go is its caller's business. Under ``torchrun`` every process calls it with faces of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable
@@ -17,29 +18,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from encoders.training.augment import misalign, random_flip, relight, soften
+from encoders.training.augment import compress, misalign, random_flip, relight, soften
+from encoders.training.discriminator import LatentAdversary, style_vectors
+from encoders.training.distributed import average_gradients, gather, parallel, rank, world_size
+from encoders.training.losses import Losses, code_error, delta_norm, roughness
 from generators.base import Generator
-from generators.latent import Latent, as_stylemaps
+from generators.latent import AnyBatch, Latent, StyleMaps, map_layers, select
+from generators.ops import resize_style
 from generators.preview import PreviewHead
 
 Image = Float[Tensor, "batch 3 height width"]
 Distance = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Weights of the terms."""
-
-    l2: float = 1.0
-    """Mean squared difference of the images in [-1, 1]."""
-    lpips: float = 0.8
-    """Perceptual distance (pSp's weight)."""
-    code: float = 0.1
-    """Squared error of the codes of sampled faces, in units of W's variance."""
-    w_norm: float = 0.003
-    """Squared distance of real faces' codes from w_avg, in units of W's variance."""
-    roughness: float = 0.01
-    """Variance of each map around its mean, in units of W's variance: maps vary only where that pays."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +45,14 @@ class Schedule:
             return self.learning_rate * (step + 1) / self.warmup
         progress = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
         return self.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def stage(self, step: int, num_ws: int) -> int | None:
+        """Return the last layer whose delta is on, for encoders that add deltas to one style; None: all are.
+
+        A tenth of the run has no deltas, then every hundredth turns on one more: e4e's 20,000 and 2,000 of 200,000 steps.
+        """
+        stage = max(0, 100 * step // self.steps - 9)
+        return None if stage >= num_ws - 1 else stage
 
 
 class EncoderTrainer:
@@ -75,13 +72,22 @@ class EncoderTrainer:
         losses: Losses | None = None,
         ema: float = 0.99,
         seed: int = 0,
+        identity: Distance | None = None,  # 1 - cosine of face embeddings of two batches of 256 px images.
+        precision: torch.dtype = torch.float32,  # Of the networks' products: bfloat16 where the device has it.
     ) -> None:
-        self.encoder, self.generator, self.perceptual, self.preview = encoder, generator, perceptual, preview
-        self.schedule, self.losses, self.ema = schedule, losses or Losses(), ema
+        self.generator, self.perceptual, self.preview, self.identity = generator, perceptual, preview, identity
+        self.schedule, self.losses, self.ema, self.seed = schedule, losses or Losses(), ema, seed
+        self.precision = precision
+        self.device = next(encoder.parameters()).device
+        if precision != torch.float32:
+            encoder.to(memory_format=torch.channels_last)  # twice as fast in bfloat16 on a CPU
+        self.encoder, self.parallel = encoder, parallel(encoder)
         self.average = copy.deepcopy(encoder).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(encoder.parameters(), betas=(0.9, 0.99))
         self.preview_optimizer = torch.optim.Adam(preview.parameters(), lr=1e-3) if preview is not None else None
-        self.random = torch.Generator().manual_seed(seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)  # Every process has to start with the same discriminator.
+            self.adversary = LatentAdversary(generator.w_dim, device=self.device) if self.losses.adversarial else None
         self.step_number = 0
         with torch.no_grad():
             z = torch.randn(4096, generator.z_dim, generator=torch.Generator().manual_seed(0)).to(generator.w_avg)
@@ -89,10 +95,13 @@ class EncoderTrainer:
 
     def draw(self, latent: Latent, resolution: int) -> Image:
         """Draw codes the way the image losses see them."""
-        image: Tensor = self.generator.synthesis(latent) if self.preview is None else self.preview(self.generator, latent)
-        return resize(image, resolution)
+        with self._autocast():
+            image: Tensor = (
+                self.generator.synthesis(latent) if self.preview is None else self.preview(self.generator, latent)
+            )
+        return resize(image.float(), resolution)
 
-    def fit_preview(self, latent: Latent, image: Image) -> float:
+    def fit_preview(self, latent: AnyBatch, image: Image) -> float:
         """Take one step of the preview towards what the whole generator drew; return its squared error."""
         if self.preview is None or self.preview_optimizer is None:
             raise RuntimeError("this trainer has no preview to fit")
@@ -106,6 +115,7 @@ class EncoderTrainer:
             group["lr"] = 1e-3 if self.step_number == 0 else 2e-4
         self.preview_optimizer.zero_grad()
         loss.backward()
+        average_gradients(self.preview.parameters())
         self.preview_optimizer.step()
         return error.item()
 
@@ -113,8 +123,10 @@ class EncoderTrainer:
         self,
         real: Float[Tensor, "real 3 256 256"],
         sampled: Float[Tensor, "sampled 3 256 256"],
-        codes: Float[Tensor, "sampled num_ws w_dim"],
+        codes: AnyBatch,
         drawn: int | None = None,
+        own: int = 0,
+        parts: int = 1,
     ) -> dict[str, float]:
         """Take one step.
 
@@ -123,52 +135,77 @@ class EncoderTrainer:
             sampled: faces that the generator drew.
             codes: their codes.
             drawn: how many of the sampled faces get image losses too (None: all); the codes of all are supervised.
+            own: how many of the real faces are encoded, edited and drawn by the whole generator first; their codes are
+                supervised as well (``consistency``), and the preview learns from them.
+            parts: in how many pieces the faces are worked on, to save memory; gradients add up.
 
         Returns:
-            Every term's value, before weighting.
+            Every term's value, before weighting; a mean over the pieces.
 
         Raises:
-            ValueError: there is no face that gets image losses.
+            ValueError: there is no face that gets image losses, or fewer of a kind than pieces.
         """
-        if real.shape[0] + (sampled.shape[0] if drawn is None else drawn) == 0:
+        drawn = sampled.shape[0] if drawn is None else drawn
+        if real.shape[0] + drawn == 0:
             raise ValueError("a step needs a real face, or a sampled one that is drawn")
+        if any(0 < count < parts for count in (real.shape[0], sampled.shape[0], own)):
+            raise ValueError(f"{real.shape[0]} real, {sampled.shape[0]} sampled and {own} own faces make no {parts} pieces")
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.step_number)
-        # Real faces change as a whole (any face is a fair target); sampled ones only in what the encoder sees, since their
-        # codes stay those of the untouched face.
-        real = relight(misalign(random_flip(real, self.random), self.random), self.random)
-        seen = soften(torch.cat([real, misalign(sampled, self.random, shift=0.01, scale=0.015, roll_deg=1.0)]), self.random)
+        if getattr(self.encoder, "deltas", False):
+            stage = self.schedule.stage(self.step_number, self.generator.num_ws)
+            self.encoder.stage = self.average.stage = stage  # type: ignore[assignment]
+        random = self._random(rank())
+        own_faces, own_codes = self.draw_own(real[:own], random)
         self.encoder.train()
-        latent = self.encoder(seen)
-        maps = as_stylemaps(latent)
-        with_image = real.shape[0] + (sampled.shape[0] if drawn is None else drawn)
-        part = latent[:with_image] if isinstance(latent, Tensor) else tuple(m[:with_image] for m in latent)
-        resolution = 256 if self.preview is None else 2 * self.preview.resolution
-        target = resize(torch.cat([real, sampled])[:with_image], resolution)
-        image = self.draw(part, resolution)
-        terms = {
-            "l2": F.mse_loss(image, target),
-            "lpips": self.perceptual(image, target).mean(),
-            "code": self._code_error([m[real.shape[0] :] for m in maps], codes),
-            "w_norm": self._distance_from_w_avg([m[: real.shape[0]] for m in maps]),
-            "roughness": torch.stack([(m - m.mean((2, 3), keepdim=True)).square().mean() for m in maps]).mean()
-            / self.w_variance,
-        }
-        loss = torch.stack([getattr(self.losses, name) * value for name, value in terms.items()]).sum()
         self.optimizer.zero_grad()
-        loss.backward()
-        terms["gradient"] = nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+        sums: dict[str, float] = {}
+        vectors = []
+        for part in range(parts):
+            rows = slice(part, None, parts)
+            last = part == parts - 1
+            with contextlib.nullcontext() if last or self.parallel is self.encoder else self.parallel.no_sync():  # type: ignore[operator]
+                terms, latent = self._terms(
+                    real[rows], sampled[rows], select(codes, rows), len(range(drawn)[rows]),
+                    own_faces[rows], select(own_codes, rows), random,
+                )  # fmt: skip
+                loss = torch.stack([getattr(self.losses, name) * value for name, value in terms.items()]).sum()
+                (loss / parts).backward()
+            vectors.append(style_vectors(latent).detach())
+            for name, value in (terms | {"loss": loss}).items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) / parts
+        sums["gradient"] = float(nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0))
         self.optimizer.step()
+        if self.adversary is not None:
+            sums |= self._step_adversary(self.adversary, torch.cat(vectors))
         self._update_average()
         self.step_number += 1
-        return {name: float(value.detach()) for name, value in terms.items()} | {"loss": loss.item()}
+        if own and self.preview is not None:
+            sums["preview"] = self.fit_preview(own_codes, own_faces)
+        return sums
 
-    def refresh_preview(self, image: Image) -> float:
-        """Let the whole generator draw the encoder's codes of some faces, and the preview learn from it."""
-        with torch.no_grad():
-            latent = self.encoder(image)
-            drawn = self.generator.synthesis(latent)
-        return self.fit_preview(latent, drawn)
+    @torch.no_grad()
+    def draw_own(self, image: Image, random: torch.Generator) -> tuple[Float[Tensor, "batch 3 256 256"], AnyBatch]:
+        """Encode faces, edit the codes, and let the whole generator draw them.
+
+        What it teaches is the consistency that LEC measures: an edited code must be found again in its image. Three of four
+        codes move along random differences of W; of maps, half take a part of another face's.
+
+        Returns:
+            The images, and the codes that drew them.
+        """
+        latent: AnyBatch = self.encoder(image)
+        batch = image.shape[0]
+        if batch == 0:  # Nothing to draw, and some ops refuse empty batches.
+            return image, latent
+        z = torch.randn(2, batch, self.generator.z_dim, generator=random).to(self.device)
+        # 0.4 of the difference of two faces is as long as an edit of age by three standard deviations.
+        strength = 0.4 * torch.rand(batch, 1, generator=random) * (torch.rand(batch, 1, generator=random) < 0.75)
+        away = (self.generator.mapping.w(z[0]) - self.generator.mapping.w(z[1])) * strength.to(self.device)
+        if not isinstance(latent, Tensor):
+            latent = mix_neighbours(latent, random)
+        latent = map_layers(latent, lambda _, style_map: style_map + away[:, :, None, None])
+        return resize(self.generator.synthesis(latent).clamp(-1, 1), 256), latent
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs to go on exactly as if it had never stopped."""
@@ -178,7 +215,7 @@ class EncoderTrainer:
             "optimizer": self.optimizer.state_dict(),
             "preview": None if self.preview is None else self.preview.state_dict(),
             "preview_optimizer": None if self.preview_optimizer is None else self.preview_optimizer.state_dict(),
-            "random": self.random.get_state(),
+            "adversary": None if self.adversary is None else self.adversary.state_dict(),
             "step_number": self.step_number,
         }
 
@@ -190,24 +227,70 @@ class EncoderTrainer:
         if self.preview is not None and self.preview_optimizer is not None:
             self.preview.load_state_dict(state["preview"])
             self.preview_optimizer.load_state_dict(state["preview_optimizer"])
-        self.random.set_state(state["random"])
+        if self.adversary is not None:
+            self.adversary.load_state_dict(state["adversary"])
         self.step_number = state["step_number"]
 
-    def _w_avg(self) -> Float[Tensor, "w_dim 1 1"]:
-        return self.generator.w_avg[:, None, None]
+    def _terms(
+        self,
+        real: Float[Tensor, "real 3 256 256"],
+        sampled: Float[Tensor, "sampled 3 256 256"],
+        codes: AnyBatch,
+        drawn: int,
+        own: Float[Tensor, "own 3 256 256"],
+        own_codes: AnyBatch,
+        random: torch.Generator,
+    ) -> tuple[dict[str, Tensor], AnyBatch]:
+        """Return every term, and the codes of real and sampled faces."""
+        # Real faces change as a whole (any face is a fair target); drawn ones only in what the encoder sees, since their
+        # codes stay those of the untouched face.
+        real = relight(misalign(random_flip(real, random), random), random)
+        known = misalign(torch.cat([sampled, own]), random, shift=0.01, scale=0.015, roll_deg=1.0)
+        seen = compress(soften(torch.cat([real, known]), random), random)
+        with self._autocast():
+            latent = self.parallel(seen)
+        latent = map_layers(latent, lambda _, style_map: style_map.float())
+        counts = (real.shape[0], sampled.shape[0])
+        of_real, of_sampled = select(latent, slice(0, counts[0])), select(latent, slice(counts[0], sum(counts)))
+        of_own, trusted = select(latent, slice(sum(counts), None)), select(latent, slice(0, sum(counts)))
+        resolution = 256 if self.preview is None else 2 * self.preview.resolution
+        target = resize(torch.cat([real, sampled[:drawn]]), resolution)
+        image = self.draw(select(latent, slice(0, counts[0] + drawn)), resolution)
+        terms = {
+            "l2": F.mse_loss(image, target),
+            "lpips": self.perceptual(image, target).mean(),
+            "code": _mean(code_error(of_sampled, codes)) / self.w_variance,
+            "w_norm": _mean(code_error(of_real, self._w_avg(counts[0]))) / self.w_variance,
+            "delta": _mean(delta_norm(trusted)) / self.w_variance,
+            "roughness": _mean(roughness(trusted)) / self.w_variance,
+        }
+        if self.identity is not None:
+            terms["identity"] = self.identity(resize(image, 256), resize(target, 256)).mean()
+        if own.shape[0]:
+            terms["consistency"] = code_error(of_own, own_codes).mean() / self.w_variance
+        if self.adversary is not None:
+            terms["adversarial"] = self.adversary.encoder_loss(trusted)
+        return terms, trusted
 
-    def _code_error(self, maps: list[Tensor], codes: Float[Tensor, "batch num_ws w_dim"]) -> Tensor:
-        """Compare every pixel of every map with the one code that drew the face."""
-        if codes.shape[0] == 0:
-            return codes.new_zeros(())  # No faces have no error: a mean over them would be no number.
-        errors = [(m - codes[:, layer, :, None, None]).square().mean() for layer, m in enumerate(maps)]
-        return torch.stack(errors).mean() / self.w_variance
+    def _step_adversary(self, adversary: LatentAdversary, fake: Float[Tensor, "n w_dim"]) -> dict[str, float]:
+        """Teach the discriminator; every process teaches its own the same, with the codes of all."""
+        random = self._random(world_size())
+        count = 16 * self.generator.num_ws
+        chosen = torch.randint(fake.shape[0], (count,), generator=random).to(fake.device)
+        z = torch.randn(count, self.generator.z_dim, generator=random).to(self.device)
+        with torch.no_grad():
+            codes = self.generator.mapping.w(z)
+        return adversary.step(codes, gather(fake[chosen])[:: world_size()], random)
 
-    def _distance_from_w_avg(self, maps: list[Tensor]) -> Tensor:
-        """Return the squared distance of codes from w_avg, in units of W's variance; 0 for no codes."""
-        if maps[0].shape[0] == 0:
-            return maps[0].new_zeros(())
-        return torch.stack([(m - self._w_avg()).square().mean() for m in maps]).mean() / self.w_variance
+    def _random(self, stream: int) -> torch.Generator:
+        """Return this step's randomness: it follows from the step, so a resumed run needs no state of it."""
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + self.step_number) * 4099 + stream)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    def _w_avg(self, batch: int) -> Float[Tensor, "batch num_ws w_dim"]:
+        return self.generator.w_avg.expand(batch, self.generator.num_ws, -1)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -219,6 +302,17 @@ class EncoderTrainer:
             kept.copy_(current)
 
 
+def mix_neighbours(maps: StyleMaps, random: torch.Generator) -> StyleMaps:
+    """Give half of the faces, on one side of a random line, the styles of the next face in the batch."""
+    batch = maps[0].shape[0]
+    angle, offset = torch.rand(2, batch, 1, 1, generator=random)
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 16), torch.linspace(-1, 1, 16), indexing="ij")
+    turn = 2 * math.pi * angle
+    side = torch.sigmoid(8 * (turn.cos() * x + turn.sin() * y + offset - 0.5))
+    mask = (side * (torch.rand(batch, 1, 1, generator=random) < 0.5))[:, None].to(maps[0])
+    return tuple(torch.lerp(m, m.roll(1, 0), resize_style(mask, *m.shape[2:])) if m.shape[2] > 1 else m for m in maps)
+
+
 def resize(image: Image, resolution: int) -> Float[Tensor, "batch 3 {resolution} {resolution}"]:
     """Pool an image down, or interpolate it up, to a resolution; nothing happens where it has it."""
     if image.shape[-1] == resolution:
@@ -226,3 +320,8 @@ def resize(image: Image, resolution: int) -> Float[Tensor, "batch 3 {resolution}
     if image.shape[-1] > resolution:
         return F.interpolate(image, (resolution, resolution), mode="area")
     return F.interpolate(image, (resolution, resolution), mode="bilinear", align_corners=False)
+
+
+def _mean(values: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """Return the mean, or 0 for no values: no faces have no error."""
+    return values.mean() if values.shape[0] else values.sum()

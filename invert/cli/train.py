@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from invert.cli.options import generator_option, notify
+from invert.cli.options import choose_device, device_option, generator_option, notify
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from encoders.training.losses import Losses
+
+METHODS = ("psp", "e4e", "stylemap", "stylemap-e")
 
 
 @click.command(name="train", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("method", type=click.Choice(["stylemap"]))
+@click.argument("method", type=click.Choice(METHODS))
 @generator_option
 @click.option(
     "--data",
@@ -24,13 +36,24 @@ from invert.cli.options import generator_option, notify
 @click.option("--val", "validation", type=click.Path(path_type=Path, exists=True), metavar="DIR|ZIP", help="Faces to watch.")
 @click.option("--val-split", metavar="NAME", help="As --split, for --val.")
 @click.option("--val-count", default=24, show_default=True, metavar="N", help="How many of them.")
-@click.option("-o", "--output", default="runs/stylemap", show_default=True, type=click.Path(path_type=Path), metavar="DIR",
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", show_default="runs/METHOD",
               help="The run; the same command goes on with a run that was stopped.")  # fmt: skip
+@click.option("--sizes", metavar="C,M,F", help="Sides of the coarse, middle and fine style maps.")
+@click.option("--loss", "weights", multiple=True, metavar="NAME=WEIGHT", help="Weight of a term, such as consistency=0.5.")
+@click.option("--identity", type=click.Path(path_type=Path, exists=True), metavar="FILE",
+              help="ArcFace's model_ir_se50.pth, for the identity term; without it that term is off.")  # fmt: skip
 @click.option("--steps", default=1600, show_default=True, metavar="N", type=click.IntRange(1))
-@click.option("--samples", default=3000, show_default=True, metavar="N", help="Faces that the generator draws first.")
+@click.option("--samples", default=3000, show_default=True, metavar="N",
+              help="Faces that the generator draws first; 0: fresh ones at every step.")  # fmt: skip
 @click.option("--batch-real", default=8, show_default=True, metavar="N", help="Real faces a step.")
 @click.option("--batch-sampled", default=8, show_default=True, metavar="N", help="Sampled faces a step.")
 @click.option("--batch-drawn", default=4, show_default=True, metavar="N", help="Sampled faces a step with image losses.")
+@click.option("--own", default=4, show_default=True, metavar="N", help="Faces drawn from the encoder's own, edited codes.")
+@click.option("--own-every", default=10, show_default=True, metavar="N", type=click.IntRange(1), help="Steps between them.")
+@click.option("--parts", default=1, show_default=True, metavar="N", type=click.IntRange(1),
+              help="Pieces that a step is worked on in, to save memory.")  # fmt: skip
+@click.option("--precision", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
+@device_option
 @click.option(
     "--preview-resolution",
     default=64,
@@ -50,38 +73,50 @@ def command(
     validation: Path | None,
     val_split: str | None,
     val_count: int,
-    output: Path,
-    **plan_options: int | float,
+    output: Path | None,
+    sizes: str | None,
+    weights: Sequence[str],
+    identity: Path | None,
+    device: str,
+    **plan_options: int | float | str,
 ) -> None:
     """Train an encoder on faces that the generator draws, whose codes are known, together with real aligned faces.
 
-    The run's folder gets encoder.safetensors (use it with --method FILE), log.csv, samples.png and a checkpoint.
+    The run's folder gets encoder.safetensors (use it with --method FILE), log.csv, samples.png and a checkpoint. Started by
+    torchrun, its processes share every step.
     """
     import torch
     from tqdm import tqdm
 
+    from encoders.compact import compact_encoder
     from encoders.stylemap import StyleMapEncoder
+    from encoders.training.distributed import rank
     from invert.dataset import read_faces
     from invert.perceptual import load_training_perceptual
     from invert.performance import keep_freed_memory
-    from invert.training import Plan, train_encoder
+    from invert.training import RECIPES, Plan, train_encoder
     from pretrained.errors import DownloadFailed
     from pretrained.loading import load_generator, save_encoder
     from pretrained.lpips import squeezenet_imagenet
 
     keep_freed_memory()
-    plan = Plan(**plan_options)  # type: ignore[arg-type]
-    network = load_generator(generator, notify=notify)
+    place = _join_processes(device)
+    output = output or Path("runs") / method
+    plan = Plan(**plan_options, losses=_weighted(RECIPES[method], weights))  # type: ignore[arg-type]
+    network = load_generator(generator, place, notify=notify)
     real, _ = read_faces(data, split)
     watched = None if validation is None else read_faces(validation, val_split, limit=val_count)[0]
     torch.manual_seed(plan.seed)
-    encoder = StyleMapEncoder(num_ws=network.num_ws, w_dim=network.w_dim)
+    encoder = compact_encoder(method, network.num_ws, network.w_dim, **({"sizes": _triple(sizes)} if sizes else {}))
     try:
         encoder.backbone.load_state_dict(squeezenet_imagenet())
     except DownloadFailed as error:
         notify(f"{error}. The backbone starts from random weights")
-    perceptual = load_training_perceptual(notify)
-    with tqdm(total=plan.steps, unit="step") as bar:
+    perceptual = load_training_perceptual(place, notify)
+    likeness = None if identity is None else _identity_loss(identity, place)
+    if likeness is None and plan.losses.identity:
+        notify("the identity term is off: it needs --identity FILE")
+    with tqdm(total=plan.steps, unit="step", disable=rank() > 0) as bar:
 
         def report(step: int, terms: dict[str, float]) -> None:
             bar.set_postfix({name: f"{terms[name]:.3f}" for name in ("l2", "lpips", "code", "preview") if name in terms})
@@ -89,10 +124,60 @@ def command(
             if "val_lpips" in terms:
                 bar.write(f"step {step}: validation {perceptual.name} {terms['val_lpips']:.4f}, MSE {terms['val_mse']:.4f}")
 
-        average = train_encoder(encoder, network, perceptual, real, watched, output, plan, report=report)
-    assert isinstance(average, StyleMapEncoder)
-    target = output / "encoder.safetensors"
-    save_encoder(
-        target, average, network.identity, method=method, plan=asdict(plan), perceptual=perceptual.name, faces=len(real)
-    )
-    notify(f"wrote {target}: use it with --method {target}")
+        average = train_encoder(encoder, network, perceptual, real, watched, output, plan, report, likeness)
+    if rank() == 0:
+        assert isinstance(average, StyleMapEncoder)
+        target = output / "encoder.safetensors"
+        card = {"method": method, "plan": asdict(plan), "perceptual": perceptual.name, "faces": len(real)}
+        save_encoder(target, average, network.identity, **card)
+        notify(f"wrote {target}: use it with --method {target}")
+
+
+def _join_processes(device: str) -> torch.device:
+    """Join the other processes that torchrun started, if it did; each takes a GPU of its own, or the CPU."""
+    import torch
+    import torch.distributed as dist
+
+    if "WORLD_SIZE" not in os.environ:
+        return choose_device(device)
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    place = choose_device(f"cuda:{number}" if device in ("auto", "cuda") and torch.cuda.is_available() else "cpu")
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    return place
+
+
+def _weighted(losses: Losses, entries: Sequence[str]) -> Losses:
+    """Put the user's NAME=WEIGHT entries over a recipe's weights."""
+    from generators.errors import UnknownName
+
+    known = [field.name for field in fields(losses)]
+    for entry in entries:
+        name, _, value = entry.partition("=")
+        if name not in known:
+            raise UnknownName("term", name, known)
+        try:
+            weight = float(value)
+        except ValueError:
+            weight = math.nan
+        if not 0 <= weight < math.inf:
+            raise click.UsageError(f"--loss {entry}: expected NAME=WEIGHT with a weight of at least 0")
+        losses = replace(losses, **{name: weight})
+    return losses
+
+
+def _triple(text: str) -> tuple[int, int, int]:
+    """Read three sides of style maps."""
+    sides = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    if len(sides) != 3 or not all(1 <= side <= 64 for side in sides):
+        raise click.UsageError(f"--sizes {text}: expected three sides from 1 to 64, such as 2,4,1")
+    return sides[0], sides[1], sides[2]
+
+
+def _identity_loss(file: Path, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """Make 1 - cosine of a face network's embeddings."""
+    from pretrained.encoders import load_arcface
+
+    network = load_arcface(file, device)
+    return lambda a, b: 1 - (network(a) * network(b)).sum(1)

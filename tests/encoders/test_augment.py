@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 import torch
 
-from encoders.training.augment import misalign, random_flip, relight, soften
+from encoders.training.augment import compress, misalign, random_flip, relight, soften
 
-ALL = [random_flip, misalign, relight, soften]
+ALL = [random_flip, misalign, relight, soften, compress]
 
 
 def seeded(seed=0):
@@ -99,3 +99,27 @@ def test_half_of_the_images_lose_detail_and_the_others_nothing():
     assert 30 < untouched.sum() < 70
     assert (result[~untouched].std((1, 2, 3)) < images[~untouched].std((1, 2, 3))).all()
     torch.testing.assert_close(result.mean((2, 3)), images.mean((2, 3)), rtol=0, atol=0.05)
+
+
+def test_compression_loses_about_what_jpeg_of_that_quality_loses():
+    data = pytest.importorskip("skimage.data")
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    photo = data.astronaut()[:256, 100:356]
+    file = io.BytesIO()
+    Image.fromarray(photo).save(file, "JPEG", quality=75, subsampling=0)
+    jpeg = np.array(Image.open(file)).astype(float)
+    image = (torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1).repeat(40, 1, 1, 1)
+    ours = (compress(image, seeded(), strongest=0.5) + 1) * 127.5
+    errors = (ours.permute(0, 2, 3, 1).numpy() - photo).astype(float) ** 2
+    worst = errors.mean((1, 2, 3)).max()
+    assert 0.5 < worst / ((jpeg - photo) ** 2).mean() < 1.5
+    assert 8 < (errors.mean((1, 2, 3)) < 1e-6).sum() < 32, "half of them are left as they are"
+
+
+def test_images_whose_sides_are_no_multiples_of_8_are_not_compressed():
+    images = smooth_faces(4, 20)
+    assert compress(images, seeded()) is images

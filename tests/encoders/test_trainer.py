@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from itertools import pairwise
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from encoders.stylemap import StyleMapEncoder
-from encoders.training.trainer import EncoderTrainer, Losses, Schedule, resize
+from encoders.compact import compact_encoder
+from encoders.training.losses import Losses
+from encoders.training.trainer import EncoderTrainer, Schedule, mix_neighbours, resize
 from generators.preview import PreviewHead
 
 
@@ -49,10 +51,10 @@ def data(tiny_generator):
 def make(tiny_generator):
     """Build a trainer; networks differ with ``seed``, as they would in another process."""
 
-    def build(seed=0, resolution=16, **arguments):
+    def build(seed=0, resolution=16, kind="stylemap", **arguments):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            encoder = StyleMapEncoder(12, 32, pyramid_channels=(8, 8, 8), width=8)
+            encoder = compact_encoder(kind, 12, 32, pyramid_channels=(8, 8, 8), width=8)
             preview = PreviewHead.for_generator(tiny_generator, resolution) if resolution else None
         encoder.w_avg.copy_(tiny_generator.w_avg)
         schedule = Schedule(30, learning_rate=2e-3, warmup=2)
@@ -87,11 +89,100 @@ def test_the_loss_falls_on_a_handful_of_fixed_faces(make, data):
 
 def test_every_term_is_reported_and_finite(make, data):
     terms = make().step(*data)
-    assert terms.keys() == {"l2", "lpips", "code", "w_norm", "roughness", "gradient", "loss"}
+    assert terms.keys() == {"l2", "lpips", "code", "w_norm", "delta", "roughness", "gradient", "loss"}
     assert all(math.isfinite(value) for value in terms.values())
-    weights = Losses()
-    weighted = sum(getattr(weights, name) * terms[name] for name in ("l2", "lpips", "code", "w_norm", "roughness"))
-    assert terms["loss"] == pytest.approx(weighted, rel=1e-5)
+    assert terms["loss"] == pytest.approx(weighted(Losses(), terms), rel=1e-5)
+
+
+def weighted(losses, terms):
+    return sum(getattr(losses, name) * value for name, value in terms.items() if hasattr(losses, name))
+
+
+def test_terms_that_need_more_are_there_when_they_have_it(make, data):
+    losses = Losses(identity=0.5, consistency=0.25, adversarial=0.1)
+    trainer = make(losses=losses, identity=difference, kind="stylemap-e")
+    terms = trainer.step(*data, own=2)
+    assert terms.keys() >= {"identity", "consistency", "adversarial", "discriminator", "r1", "preview"}
+    assert all(math.isfinite(value) for value in terms.values())
+    assert terms["loss"] == pytest.approx(weighted(losses, terms), rel=1e-5)
+
+
+def test_pieces_of_a_step_add_up_to_the_whole_step(make, data):
+    faces, drawn, codes = data
+    whole, pieces = make(), make()
+    for trainer, parts in ((whole, 1), (pieces, 2)):
+        trainer.optimizer = torch.optim.SGD(trainer.encoder.parameters())
+        trainer._terms = without_augmentation(trainer)  # With it, every piece is changed in another way.
+        trainer.step(faces, drawn, codes, parts=parts)
+    for a, b in zip(whole.encoder.parameters(), pieces.encoder.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+def without_augmentation(trainer):
+    def terms(real, sampled, codes, drawn, own, own_codes, random):
+        latent = trainer.parallel(torch.cat([real, sampled]))
+        return {"l2": torch.stack([m.square().mean() for m in latent]).mean()}, latent
+
+    return terms
+
+
+@pytest.mark.parametrize("kind", ["psp", "e4e", "stylemap", "stylemap-e"])
+def test_every_kind_of_encoder_learns_a_handful_of_fixed_faces(make, data, kind):
+    trainer = make(kind=kind, losses=Losses(code=1.0, adversarial=0.05, consistency=0.1))
+    codes = [trainer.step(*data, own=1)["code"] for _ in range(8)]
+    assert sum(codes[-3:]) < 0.97 * sum(codes[:3])
+
+
+def test_deltas_are_turned_on_layer_by_layer(make, data):
+    trainer = make(kind="e4e")
+    trainer.step(*data)
+    assert trainer.encoder.stage == trainer.average.stage == 0
+    latent = trainer.average(data[0])
+    torch.testing.assert_close(latent, latent[:, :1].expand_as(latent))
+    trainer.step_number = 29
+    trainer.step(*data)
+    assert trainer.encoder.stage is None
+
+
+def test_the_stages_are_those_of_e4e_in_its_200000_steps():
+    schedule = Schedule(200_000)
+    assert [schedule.stage(step, 18) for step in (0, 19_999, 20_000, 22_000, 51_999)] == [0, 0, 1, 2, 16]
+    assert schedule.stage(54_000, 18) is None
+
+
+@given(st.integers(1, 5000), st.integers(2, 18))
+def test_stages_only_rise_until_all_deltas_are_on(steps, num_ws):
+    schedule = Schedule(steps)
+    stages = [schedule.stage(step, num_ws) for step in range(0, steps + 1, max(1, steps // 50))]
+    numbers = [num_ws if stage is None else stage for stage in stages]
+    assert numbers == sorted(numbers)
+    assert stages[-1] is None
+
+
+def test_bfloat16_learns_about_the_same(make, data):
+    exact, rough = make(losses=Losses(code=1.0)), make(losses=Losses(code=1.0), precision=torch.bfloat16)
+    for _ in range(3):
+        a, b = exact.step(*data), rough.step(*data)
+    assert b["loss"] == pytest.approx(a["loss"], rel=0.05)
+    assert all(p.dtype == torch.float32 for p in rough.encoder.parameters())
+
+
+def test_own_codes_draw_what_is_given_beside_them(make, data, tiny_generator):
+    trainer = make(kind="stylemap")
+    images, codes = trainer.draw_own(data[0], torch.Generator().manual_seed(5))
+    torch.testing.assert_close(images, resize(tiny_generator.synthesis(codes).clamp(-1, 1), 256))
+    assert images.shape == (2, 3, 256, 256)
+    assert any(not torch.equal(a, b) for a, b in zip(codes, trainer.encoder(data[0]), strict=True))
+
+
+def test_neighbours_lend_a_side_of_their_maps_and_vectors_stay():
+    maps = tuple(torch.arange(40.0).view(40, 1, 1, 1).expand(-1, 3, side, side) for side in (1, 4, 8))
+    mixed = mix_neighbours(maps, torch.Generator().manual_seed(0))
+    assert torch.equal(mixed[0], maps[0])
+    share = (mixed[2] - maps[2]).abs()[1:].amax((1, 2, 3))  # The first one's neighbour is the last, far from it.
+    assert (share > 0.5).sum() > 5
+    assert (share == 0).sum() > 10
+    assert (mixed[2] <= maps[2] + 1e-4)[1:].all()
 
 
 @pytest.mark.parametrize(("real", "sampled", "drawn"), [(2, 0, None), (0, 2, None), (0, 2, 1), (1, 2, 0), (2, 0, 0)])
@@ -146,9 +237,9 @@ def test_a_step_changes_the_encoder_and_not_the_generator(make, data, tiny_gener
 def test_a_run_that_stopped_goes_on_bit_for_bit_as_one_that_did_not(make, data):
     def advance(trainer, steps):
         for _ in range(steps):
-            trainer.step(*data)
-            trainer.refresh_preview(data[0])
+            trainer.step(*data, own=1)
 
+    make = functools.partial(make, losses=Losses(adversarial=0.1, consistency=0.2))
     straight = make(seed=1)
     advance(straight, 4)
     stopped = make(seed=1)
@@ -171,7 +262,7 @@ def test_the_format_of_checkpoints_stays(make):
         "optimizer",
         "preview",
         "preview_optimizer",
-        "random",
+        "adversary",
         "step_number",
     ]
     without = make(resolution=0)
@@ -207,13 +298,23 @@ def test_the_preview_learns_what_the_generator_draws(make, data):
     assert errors[-1] < 0.5 * errors[0]
 
 
-def test_refreshing_the_preview_leaves_the_encoder_alone(make, data):
+def test_the_preview_learns_from_own_faces_while_the_encoder_learns_from_it(make, data):
+    trainer = make()
+    errors = [trainer.step(*data, own=1)["preview"] for _ in range(10)]
+    assert sum(errors[-3:]) < sum(errors[:3])
+
+
+def test_fitting_the_preview_leaves_the_encoder_alone(make, data):
     trainer = make()
     encoder = {name: value.clone() for name, value in trainer.encoder.state_dict().items()}
-    errors = [trainer.refresh_preview(data[0]) for _ in range(20)]
-    assert errors[-1] < errors[0]
+    trainer.fit_preview(data[2], data[1])
     assert all(torch.equal(value, encoder[name]) for name, value in trainer.encoder.state_dict().items())
     assert all(p.grad is None for p in trainer.encoder.parameters())
+
+
+def test_more_pieces_than_faces_are_refused(make, data):
+    with pytest.raises(ValueError, match="2 real, 2 sampled and 0 own faces make no 3 pieces"):
+        make().step(*data, parts=3)
 
 
 def test_a_trainer_without_a_preview_says_so(make, data):

@@ -35,6 +35,6 @@ def test_without_lpips_another_distance_takes_its_place_under_its_own_name(no_ba
 
 def test_without_lpips_training_has_no_perceptual_term(no_backbone):
     told = []
-    distance = load_training_perceptual(told.append)
+    distance = load_training_perceptual(notify=told.append)
     assert distance(torch.ones(2, 3, 8, 8), torch.zeros(2, 3, 8, 8)).tolist() == [0, 0]
     assert "off" in told[0]

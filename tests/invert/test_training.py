@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from generators.errors import ToolkitError
 from invert.training import Plan, batches, from_uint8, sample_codes, sample_faces, to_uint8, train_encoder
 
 PLAN = Plan(
-    steps=2, batch_real=2, batch_sampled=2, batch_drawn=1, samples=6, preview_resolution=64, preview_steps=2, every=1
+    steps=2, batch_real=2, batch_sampled=2, batch_drawn=1, samples=6, preview_resolution=64, preview_steps=2, every=1, own=2
 )
 
 
@@ -34,7 +35,6 @@ def test_a_run_leaves_a_checkpoint_a_log_and_a_sheet(tmp_path, tiny_generator, t
 
 def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
     import copy
-    from dataclasses import replace
 
     def train(folder, plan, report=None):
         encoder = copy.deepcopy(tiny_encoder)
@@ -57,8 +57,6 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(tmp_path, tiny_generat
 
 
 def test_a_run_of_another_plan_is_not_continued(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
-    from dataclasses import replace
-
     train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, PLAN)
     with pytest.raises(ToolkitError, match="another batch_real"):
         train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, replace(PLAN, batch_real=3))
@@ -112,7 +110,84 @@ def test_the_average_that_did_best_on_the_validation_faces_is_returned(
         return {"val_mse": 0.0, "val_lpips": next(figures)}
 
     monkeypatch.setattr("invert.training.validate", validated)
-    from dataclasses import replace
-
     average = train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, faces[:1], tmp_path, replace(PLAN, steps=3))
     assert all(torch.equal(a, b) for a, b in zip(average.parameters(), seen[1], strict=True))
+
+
+def test_fresh_faces_are_drawn_at_every_step_where_none_are_kept(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces
+):
+    seen = []
+    plan = replace(PLAN, samples=0)
+    train_encoder(
+        tiny_encoder,
+        tiny_generator,
+        cheap_distance,
+        faces,
+        None,
+        tmp_path,
+        plan,
+        lambda step, terms: seen.append(terms["code"]),
+    )
+    assert len(set(seen)) == 2
+    assert not (tmp_path / "sampled_images.npy").exists()
+
+
+def test_an_unknown_precision_is_refused_with_those_there_are(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
+    with pytest.raises(ToolkitError, match="bfloat16"):
+        train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, replace(PLAN, precision="bfloat"))
+
+
+TWO_PROCESSES = """
+import sys
+from pathlib import Path
+import torch, torch.distributed as dist
+sys.path[:0] = [{root!r}]
+from encoders.compact import compact_encoder
+from generators.mobilestylegan import MobileStyleGAN
+from invert.training import Losses, Plan, train_encoder
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+torch.manual_seed(0)
+sizes = dict(channels=(8, 8, 8, 8, 8), const_channels=8, w_dim=8, z_dim=8, mapping_layers=1)
+generator = MobileStyleGAN(**sizes).eval().requires_grad_(False)
+torch.manual_seed(rank)  # Whatever the processes start with, they have to agree.
+encoder = compact_encoder("e4e", generator.num_ws, 8, pyramid_channels=(4, 4, 4), width=4)
+faces = torch.randint(0, 256, (4, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+plan = Plan(steps=int(sys.argv[1]), batch_real=2, batch_sampled=2, batch_drawn=2, own=2, own_every=1, samples=4,
+            preview_resolution=16, preview_steps=1, every=1, losses=Losses(adversarial=0.1, consistency=0.1))
+distance = lambda a, b: (a - b).abs().mean((1, 2, 3))
+train_encoder(encoder, generator, distance, faces, faces[:1], Path(sys.argv[2]), plan)
+torch.save(encoder.state_dict(), Path(sys.argv[2]) / f"rank{{rank}}.pt")
+"""
+
+
+def test_two_processes_train_one_encoder_and_go_on_with_it(tmp_path):
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    script = tmp_path / "train.py"
+    script.write_text(TWO_PROCESSES.format(root=str(Path(__file__).parents[2])))
+    states = []
+    for steps in (1, 2):
+        arguments = ["--standalone", "--nproc-per-node", "2", str(script), str(steps), str(tmp_path / "run")]
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", *arguments], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        states.append([torch.load(tmp_path / "run" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)])
+    for first, second in states:
+        for name, value in first.items():
+            assert torch.equal(value, second[name]), name
+    assert any(not torch.equal(value, states[1][0][name]) for name, value in states[0][0].items())
+    assert [row["step"] for row in rows_of(tmp_path / "run")] == ["1", "2"]
+
+
+def test_processes_that_cannot_share_a_batch_evenly_say_so(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces, monkeypatch
+):
+    monkeypatch.setattr("invert.training.world_size", lambda: 2)
+    with pytest.raises(ToolkitError, match="2 processes cannot share batch_drawn evenly"):
+        train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, replace(PLAN, own=4))

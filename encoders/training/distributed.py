@@ -1,0 +1,60 @@
+"""How do several processes train one network? The little that is needed beside DistributedDataParallel.
+
+Without ``torchrun`` there is one process, and every function here does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Shaped
+from torch import Tensor, nn
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if _is_on() else 0
+
+
+def world_size() -> int:
+    """Return how many processes there are."""
+    return dist.get_world_size() if _is_on() else 1
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if _is_on():
+        dist.barrier()
+
+
+def parallel(module: nn.Module) -> nn.Module:
+    """Wrap a network so that its gradients are averaged over the processes while they are computed."""
+    if not _is_on():
+        return module
+    device = next(module.parameters()).device
+    return nn.parallel.DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Average gradients over the processes: for small networks that are not wrapped by ``parallel``."""
+    if not _is_on():
+        return
+    for parameter in parameters:
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world_size()
+
+
+def gather(rows: Shaped[Tensor, n *rest]) -> Shaped[Tensor, all *rest]:
+    """Return the rows of all processes, in their order; every process gives equally many."""
+    if not _is_on():
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+def _is_on() -> bool:
+    return dist.is_available() and dist.is_initialized()

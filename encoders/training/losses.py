@@ -1,0 +1,69 @@
+"""What is an encoder taught by? The terms that are taken on its codes, and the weights of all terms.
+
+Every term on codes is in units of W's variance, so that weights mean the same for every generator: an encoder that always
+says ``w_avg`` has a code error of about 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from generators.latent import AnyBatch, Latent, as_stylemaps
+from generators.ops.modulate import resize_style
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Weights of the terms; a term of weight 0 is not computed where that saves time."""
+
+    l2: float = 1.0
+    """Mean squared difference of the images in [-1, 1]."""
+    lpips: float = 0.8
+    """Perceptual distance (pSp's weight)."""
+    identity: float = 0.1
+    """1 - cosine of face embeddings (pSp's weight); off where no face network is given."""
+    code: float = 0.1
+    """Squared error of the codes of sampled faces."""
+    consistency: float = 0.0
+    """Squared error of codes that the encoder made itself and that were edited: what LEC measures."""
+    w_norm: float = 0.003
+    """Squared distance of real faces' codes from w_avg."""
+    delta: float = 0.0
+    """Squared distance of every layer's mean style from the first layer's (Tov et al. 2021, eq. 3)."""
+    roughness: float = 0.01
+    """Variance of each map around its mean vector: maps vary only where that pays."""
+    adversarial: float = 0.0
+    """Non-saturating loss of the latent discriminator, on every pixel of every map (Tov et al. 2021, section 4.2)."""
+
+
+def code_error(latent: Latent, codes: AnyBatch) -> Float[Tensor, " batch"]:
+    """Compare codes layer by layer; targets are resized to the maps they are compared with.
+
+    Args:
+        latent: an encoder's codes.
+        codes: what they should be; a w_plus is the target of every pixel.
+
+    Returns:
+        Per face: the mean over layers of the mean squared difference.
+    """
+    errors = []
+    for ours, target in zip(as_stylemaps(latent), as_stylemaps(codes), strict=True):
+        errors.append((ours - resize_style(target, *ours.shape[2:])).square().mean((1, 2, 3)))
+    return torch.stack(errors).mean(0)
+
+
+def delta_norm(latent: Latent) -> Float[Tensor, " batch"]:
+    """Return per face how far the layers' mean styles lie from the first one's (mean square)."""
+    first, *others = (style_map.mean((2, 3)) for style_map in as_stylemaps(latent))
+    return torch.stack([(other - first).square().mean(1) for other in others]).mean(0)
+
+
+def roughness(latent: Latent) -> Float[Tensor, " batch"]:
+    """Return per face the variance of the maps around their mean vectors, a mean over layers."""
+    maps: Sequence[Tensor] = as_stylemaps(latent)
+    return torch.stack([(m - m.mean((2, 3), keepdim=True)).square().mean((1, 2, 3)) for m in maps]).mean(0)
