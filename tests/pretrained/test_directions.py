@@ -89,7 +89,7 @@ def test_a_generator_without_directions_has_none():
         load_direction("age", "no-such-generator")
 
 
-@pytest.mark.parametrize("shape", [(5,), (1, 5), (1, 18, 5), (18, 5)])
+@pytest.mark.parametrize("shape", [(5,), (1, 5), (1, 18, 5), (18, 5), (1, 1, 5)])
 @pytest.mark.parametrize("suffix", [".npy", ".pt"])
 def test_published_forms_are_read(tmp_path, shape, suffix):
     vector = np.broadcast_to(np.array([3.0, 0, 4, 0, 0]), shape)
