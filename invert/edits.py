@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 
 from editing.composition import EditSpec, match_name
 from editing.directions import Direction, Edit
 from editing.layers import parse_layers
 from generators.base import Generator, Identity
-from pretrained.directions import known_names, load_direction
+from pretrained.directions import is_direction_file, known_names, load_direction
 
 
 def check_name(spec: EditSpec, generator: Identity | str) -> EditSpec:
@@ -20,7 +19,7 @@ def check_name(spec: EditSpec, generator: Identity | str) -> EditSpec:
     Raises:
         UnknownName: neither a direction that ships for the generator nor a file.
     """
-    if Path(spec.name).is_file():
+    if is_direction_file(spec.name):
         return spec
     return spec._replace(name=match_name(spec.name, known_names(generator)))
 
