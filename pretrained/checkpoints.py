@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from generators.stylegan2 import MappingNetwork
-from pretrained import nvidia, psp, rosinality, safetensors
+from pretrained import nvidia, psp, rosinality, safetensors, stylegan1
+from pretrained.arguments import settings_for, stylegan2_arguments
 from pretrained.errors import BrokenFile, ForeignFile, UnsafePickle
-from pretrained.pickles import unpickle
+from pretrained.pickles import Record, unpickle
 from pretrained.torchfiles import MAGIC, READERS, TensorRecord, map_file, read_torch_stream, read_torch_zip, state_dict
 
 GENERATORS = ("G_ema", "g_ema", "generator_smooth", "generator", "decoder", "G", "g")
@@ -23,6 +24,10 @@ W_AVG_SAMPLES = 16384
 """How many z the mean of W is taken over where a file lacks it: its error is then below 1 % of W's spread."""
 MAX_WIDTH = 4096
 """Of z and W where codes must be drawn to read a file."""
+WRAPPERS = ("models", "state_dict", "model", "params_ema", "params")
+"""Entries that hold all that matters of a training file."""
+PREFIXES = ("module.", "_orig_mod.")
+"""What training on several devices and compiling put in front of every name."""
 MAX_HEADER = 100_000_000
 """Of safetensors, as its specification has it."""
 
@@ -51,6 +56,8 @@ class Checkpoint:
     """One for every network, by its role in the file."""
     card: Mapping[str, Any] = field(default_factory=dict)
     """What a file of this toolkit says about itself."""
+    contents: Mapping[str, str] = field(default_factory=dict)
+    """Everything that it holds, in words, by name."""
 
     def read(self, role: str) -> Weights:
         """Read a network.
@@ -130,24 +137,35 @@ _SIGNS = {
     "to_rgb1.conv.weight": "rosinality generator",
     "final_linear.1.weight": "rosinality discriminator",
     "synthesis.input.freqs": "StyleGAN3",
-    "mapping.dense0.linear.weight": "StyleGAN1 (InterFaceGAN)",
-    "synthesis.layer0.apply_noise.weight": "StyleGAN1 (genforce)",
-    "synthesis.early_layer.const": "StyleGAN2 (genforce)",
+    "synthesis.early_layer.const": "StyleGAN2 of genforce's",
+    "mapping.dense0.linear.weight": "StyleGAN1 of InterFaceGAN's",
+    "truncation.w_avg": "StyleGAN1 of genforce's",
+    "synthesis.layer0.apply_noise.weight": "StyleGAN1",
+    "encoder.input_layer.0.weight": "an encoder of pSp, e4e or ReStyle without its generator",
+    "input0.weight": "StyleGAN1 or ProGAN discriminator of genforce's",
+    "layer0.wscale.bias": "ProGAN of InterFaceGAN's",
+    "layer0.weight": "ProGAN of genforce's",
 }
 """Tensors that only one network has."""
 
 
 def _from_safetensors(path: Path) -> Checkpoint:
     tensors, card = safetensors.load(path)
-    prefix = "discriminator."
-    parts = {
-        "generator": {name: value for name, value in tensors.items() if not name.startswith(prefix)},
-        "discriminator": {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)},
-    }
+    latent_avg = tensors.pop("latent_avg", None)
     arguments = card.get("arguments")
-    settings = nvidia.settings_of(arguments) if isinstance(arguments, dict) else {}
-    readers = {role: _reader(part, settings, path) for role, part in parts.items() if part}
+    settings = arguments if isinstance(arguments, dict) else {}
+    readers = {role: _reader(part, settings, path, None, latent_avg) for role, part in _by_role(tensors).items()}
     return Checkpoint(path, "safetensors", readers, card)
+
+
+def _by_role(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Part tensors by the role in front of their names; those without one are a generator's."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        role, _, rest = name.partition(".")
+        is_role = role in (*GENERATORS, *DISCRIMINATORS)
+        parts.setdefault(role if is_role else "generator", {})[rest if is_role else name] = value
+    return parts
 
 
 def _recognise(path: Path, container: str, value: Any, size: int) -> Checkpoint:
@@ -157,61 +175,129 @@ def _recognise(path: Path, container: str, value: Any, size: int) -> Checkpoint:
     if networks := nvidia.networks(value):
         kind = "NVIDIA's" if isinstance(value, dict) else "a network of NVIDIA's that was saved by itself, as PTI does"
         for role, network in networks.items():
-            records, settings = nvidia.flatten(network)
-            readers[role] = _reader(records, settings, path, size)
+            readers[role] = _module_reader(network, path, size)
     elif (decoder := psp.decoder_of(value)) is not None:
         kind = f"{psp.family_of(value)}'s encoder and decoder"
         readers["decoder"] = _reader(decoder, {}, path, size, value.get("latent_avg"))
     elif isinstance(value, dict):
-        parts = {role: value[role] for role in (*GENERATORS, *DISCRIMINATORS) if _is_state(value.get(role))}
-        if "g_ema" in parts or "g" in parts:
+        latent_avg = value.get("latent_avg")
+        parts = _states(value)
+        if parts.keys() & {"g_ema", "g"}:
             kind = "rosinality's"
-        elif not parts and _is_state(value):
-            parts = {"generator": value}
-        for role, part in parts.items():
-            readers[role] = _reader(part, {}, path, size, value.get("latent_avg"))
+        elif "generator_smooth" in parts:
+            kind = "genforce's"
+        readers |= {role: _reader(part, {}, path, size, latent_avg) for role, part in parts.items()}
     if not readers:
         raise BrokenFile(f"a {container} that holds no network")
-    return Checkpoint(path, f"{container}, {kind}", readers)
+    return Checkpoint(path, f"{container}, {kind}", readers, contents=_contents(value))
+
+
+def _states(value: dict[Any, Any]) -> dict[str, dict[str, Any]]:
+    """Find state dicts by their roles, or one that stands alone, also where a training file wraps them."""
+    for _ in WRAPPERS:
+        parts = {role: _stripped(value[role]) for role in (*GENERATORS, *DISCRIMINATORS) if _is_state(value.get(role))}
+        if parts:
+            return parts
+        inner = next((value[name] for name in WRAPPERS if isinstance(value.get(name), dict)), None)
+        if inner is None:
+            break
+        value = inner
+    return {"generator": _stripped(value)} if _is_state(value) else {}
 
 
 def _is_state(value: Any) -> bool:
     return isinstance(value, dict) and any(isinstance(item, TensorRecord) for item in value.values())
 
 
+def _stripped(state: dict[Any, Any]) -> dict[str, Any]:
+    """Take off what is in front of every name."""
+    state = {name: value for name, value in state.items() if isinstance(name, str)}
+    for prefix in PREFIXES:
+        if state and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def _contents(value: Any) -> dict[str, str]:
+    """Say in a few words what each entry of a file is."""
+    return {str(name)[:80]: _in_words(entry) for name, entry in value.items()} if isinstance(value, dict) else {}
+
+
+def _in_words(entry: Any) -> str:
+    if isinstance(entry, Record):
+        is_network = isinstance(entry.state, dict) and "_modules" in entry.state
+        return (
+            "a network" if is_network else f"{entry.name[:40]} of {len(entry.state) if isinstance(entry.state, dict) else 0}"
+        )
+    if isinstance(entry, TensorRecord):
+        return f"a tensor {entry.size}"
+    if isinstance(entry, dict):
+        tensors = sum(isinstance(item, TensorRecord) for item in entry.values())
+        return f"{tensors} tensors" if tensors else f"{len(entry)} entries"
+    return "nothing" if entry is None else f"of the type {type(entry).__name__}"
+
+
+def _module_reader(network: Record, path: Path, size: int) -> Callable[[], Weights]:
+    """Return what reads a network of NVIDIA's: its modules are looked at when it is asked for."""
+
+    def read() -> Weights:
+        records, settings = nvidia.flatten(network)
+        return _reader(records, settings, path, size)()
+
+    return read
+
+
 def _reader(
-    values: Mapping[Any, Any], settings: Mapping[str, Any], path: Path, size: int | None = None, latent_avg: Any = None
+    values: Mapping[Any, Any], settings: Mapping[Any, Any], path: Path, size: int | None = None, latent_avg: Any = None
 ) -> Callable[[], Weights]:
-    """Return what reads one network: its tensors in single precision, renamed where they are rosinality's."""
+    """Return what reads one network: its tensors in single precision, under the names that they have here."""
 
     def read() -> Weights:
         architecture = architecture_of(values)
         tensors = dict(values) if size is None else state_dict(values, size)
         tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
         if architecture == "rosinality discriminator":
-            renamed = rosinality.discriminator_from_rosinality(tensors, str(path))
-            return Weights("StyleGAN2 discriminator", renamed)
-        if architecture != "rosinality generator":
-            return Weights(architecture, tensors, dict(settings))
-        renamed, notes = rosinality.generator_from_rosinality(tensors, str(path))
-        if isinstance(latent_avg, TensorRecord) and latent_avg.size:
-            # pSp and e4e repeat the mean for every layer.
-            rows = latent_avg.tensor().float().reshape(-1, latent_avg.size[-1])
-            is_repeated = torch.equal(rows, rows[:1].expand_as(rows))
-            renamed["mapping.w_avg"] = rows[0] if is_repeated else rows.mean(0)
-            notes += [] if is_repeated else ["latent_avg differs from layer to layer: its mean is taken"]
-        else:
-            notes.append(f"latent_avg is absent: the mean of {W_AVG_SAMPLES} drawn codes is taken")
-            renamed["mapping.w_avg"] = _mean_w(renamed)
-        return Weights("StyleGAN2", renamed, {}, tuple(notes))
+            tensors = rosinality.discriminator_from_rosinality(tensors, str(path))
+            return Weights("StyleGAN2 discriminator", tensors, settings_for("StyleGAN2 discriminator", settings))
+        if architecture == "rosinality generator":
+            mean = latent_avg.tensor() if isinstance(latent_avg, TensorRecord) else latent_avg
+            return _from_rosinality(tensors, mean if isinstance(mean, Tensor) else None, path)
+        if (rename := _STYLEGAN1.get(architecture)) is not None:
+            tensors, found = rename(tensors)
+            return Weights("StyleGAN1", tensors, found)
+        found = settings_for(architecture, settings)
+        silent = nvidia.without_noise(tensors) if architecture == "StyleGAN2" else {}
+        notes = ("it was trained without noise: it gets some of strength 0",) if silent else ()
+        return Weights(architecture, tensors | silent, found, notes)
 
     return read
+
+
+_STYLEGAN1 = {
+    "StyleGAN1 of genforce's": stylegan1.from_genforce,
+    "StyleGAN1 of InterFaceGAN's": stylegan1.from_interfacegan,
+}
+
+
+def _from_rosinality(tensors: Mapping[str, Tensor], latent_avg: Tensor | None, path: Path) -> Weights:
+    """Rename a generator of rosinality's, and put the mean of W in, which lies beside it."""
+    renamed, notes = rosinality.generator_from_rosinality(tensors, str(path))
+    if latent_avg is not None and latent_avg.numel():
+        # pSp and e4e repeat the mean for every layer.
+        rows = latent_avg.float().reshape(-1, latent_avg.shape[-1])
+        is_repeated = torch.equal(rows, rows[:1].expand_as(rows))
+        renamed["mapping.w_avg"] = rows[0] if is_repeated else rows.mean(0)
+        notes += [] if is_repeated else ["latent_avg differs from layer to layer: its mean is taken"]
+    else:
+        notes.append(f"latent_avg is absent: the mean of {W_AVG_SAMPLES} drawn codes is taken")
+        renamed["mapping.w_avg"] = _mean_w(renamed)
+    return Weights("StyleGAN2", renamed, {}, tuple(notes))
 
 
 def _mean_w(tensors: Mapping[str, Tensor]) -> Tensor:
     """Return the mean of W over many z with a fixed seed."""
     layers = {name.removeprefix("mapping."): value for name, value in tensors.items() if name.startswith("mapping.")}
-    arguments = nvidia.stylegan2_arguments(tensors)
+    arguments = stylegan2_arguments(tensors)
     z_dim, w_dim = arguments["z_dim"], arguments["w_dim"]
     if max(z_dim, w_dim) > MAX_WIDTH:
         raise BrokenFile(f"no StyleGAN2 has a W of {w_dim} and a z of {z_dim}")

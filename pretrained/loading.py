@@ -14,13 +14,15 @@ from encoders.stylemap import StyleMapEncoder
 from generators.base import Generator, Identity
 from generators.errors import UnknownName
 from generators.mobilestylegan import MobileStyleGAN
+from generators.stylegan1 import StyleGAN1
 from generators.stylegan2 import StyleGAN2, StyleGAN2Discriminator
+from generators.stylegan3 import StyleGAN3
 from pretrained import safetensors
+from pretrained.arguments import ARGUMENTS
 from pretrained.cache import sha256, whole_file
 from pretrained.catalog import CATALOG, DEFAULT_GENERATOR, fetch
 from pretrained.checkpoints import GENERATORS, Weights, read_checkpoint
 from pretrained.errors import BrokenFile, CheckpointMismatch, ForeignFile
-from pretrained.nvidia import discriminator_arguments, stylegan2_arguments
 from pretrained.shipped import encoder_names
 
 logger = logging.getLogger(__name__)
@@ -78,47 +80,24 @@ def build_weights(weights: Weights, what: str) -> nn.Module:
         BrokenFile: no network has such tensors.
         CheckpointMismatch: missing, unexpected or misshapen tensors, all of them named.
     """
-    if weights.architecture not in ARCHITECTURES:
-        raise ForeignFile(f"{what}: it is {weights.architecture}, which this version cannot draw with")
-    network, deduce = ARCHITECTURES[weights.architecture]
+    network = NETWORKS.get(weights.architecture)
+    if network is None:
+        raise ForeignFile(f"{what}: it is {weights.architecture}, which this toolkit cannot draw with")
     try:
-        arguments = deduce(weights.tensors) | weights.settings
+        arguments = ARGUMENTS[weights.architecture](weights.tensors, weights.settings)
     except BrokenFile as error:
-        raise BrokenFile(f"{what}: {error}") from error
+        raise type(error)(f"{what}: {error}") from error
     return build(network, arguments, weights.tensors, what)
 
 
-def mobilestylegan_arguments(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Deduce the constructor arguments of a MobileStyleGAN from the shapes of its tensors.
-
-    Raises:
-        BrokenFile: a tensor that tells a size is missing, or tells one that no network can have.
-    """
-    num_blocks = sum(name.endswith(".up_modulation.weight") for name in tensors)
-    try:
-        channels = [tensors[f"synthesis.blocks.{k}.conv2.pointwise.weight"].shape[0] for k in range(num_blocks)]
-        const_channels = tensors["synthesis.const"].shape[1]
-        w_dim, z_dim = tensors["mapping.layers.0.weight"].shape
-    except (KeyError, IndexError, ValueError) as error:
-        raise BrokenFile(f"a MobileStyleGAN without {error}") from error
-    # Every block passes a quarter of its input's channels on to its first convolution.
-    if min(w_dim, z_dim, *channels) < 1 or min(const_channels, *channels[:-1]) < 4:
-        raise BrokenFile(f"no MobileStyleGAN has the channels {const_channels}, {channels} and a W of {w_dim}")
-    return {
-        "channels": channels,
-        "const_channels": const_channels,
-        "z_dim": z_dim,
-        "w_dim": w_dim,
-        "mapping_layers": sum(name.startswith("mapping.layers.") for name in tensors) // 2,
-    }
-
-
-ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], Callable[[dict[str, Tensor]], dict[str, Any]]]] = {
-    "MobileStyleGAN": (MobileStyleGAN, mobilestylegan_arguments),
-    "StyleGAN2": (StyleGAN2, stylegan2_arguments),
-    "StyleGAN2 discriminator": (StyleGAN2Discriminator, discriminator_arguments),
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "MobileStyleGAN": MobileStyleGAN,
+    "StyleGAN1": StyleGAN1,
+    "StyleGAN2": StyleGAN2,
+    "StyleGAN2 discriminator": StyleGAN2Discriminator,
+    "StyleGAN3": StyleGAN3,
 }
-"""Networks that can be built, and what deduces their constructor arguments from tensors."""
+"""Networks that can be built from files, by architecture."""
 
 
 def load_encoder(name_or_path: str | Path, device: str | torch.device = "cpu") -> StyleMapEncoder:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from pretrained.errors import BrokenFile
+from pretrained.errors import BrokenFile, ForeignFile
 from pretrained.pickles import Record
 from pretrained.torchfiles import TensorRecord
 
@@ -16,8 +17,22 @@ NETWORKS = ("G_ema", "G", "D")
 MAX_MODULES = 2000
 """A network at 1024 px has about 150."""
 MAX_DEPTH = 12
-SETTINGS = ("conv_clamp",)
-"""What the tensors' shapes do not tell, and changes the image."""
+MAX_SIDE = 4096
+"""Of images in pixels."""
+LINEAR = ("affine", "embed", "out", "skip")
+"""Layers that nothing bends, by the last part of their names."""
+ATTRIBUTES = (
+    (r".*", "conv_clamp", "conv_clamp"),
+    (r"mapping\.fc0\.", "bias_gain", "mapping_lr_multiplier"),
+    (r"b4\.mbstd\.", "group_size", "mbstd_group_size"),
+    (r"synthesis\.", "num_critical", "num_critical"),
+    (r"synthesis\.", "margin_size", "margin_size"),
+    (r"synthesis\.", "output_scale", "output_scale"),
+    (r"synthesis\.input\.", "bandwidth", "first_cutoff"),
+)
+"""Settings that modules keep as attributes: whose, under which name, and what they are called here."""
+KEYWORDS = ("first_stopband", "last_stopband_rel", "filter_size", "lrelu_upsampling")
+"""Settings of StyleGAN3 that only the arguments of its construction tell."""
 
 
 def networks(value: Any) -> dict[str, Record]:
@@ -34,6 +49,7 @@ def flatten(network: Record) -> tuple[dict[str, TensorRecord], dict[str, Any]]:
 
     Raises:
         BrokenFile: the network is damaged, or nested without end.
+        ForeignFile: its layers bend in a way that this toolkit does not know.
     """
     tensors: dict[str, TensorRecord] = {}
     settings: dict[str, Any] = {}
@@ -45,17 +61,29 @@ def flatten(network: Record) -> tuple[dict[str, TensorRecord], dict[str, Any]]:
             for name, value in _part(state, kind, dict).items():
                 if isinstance(value, TensorRecord) and name not in passing:
                     tensors[f"{prefix}{name}"] = value
-        settings = settings_of(state) | settings
+        _check_activation(prefix, state)
+        settings = _settings(prefix, state) | settings
     return tensors, settings
 
 
-def settings_of(values: Mapping[Any, Any]) -> dict[str, float]:
-    """Return the settings among some values, trusting none."""
-    numbers = {name: values.get(name) for name in SETTINGS}
-    are_sane = {
-        name: isinstance(n, int | float) and not isinstance(n, bool) and 0 < n < 2**32 for name, n in numbers.items()
+def _settings(prefix: str, state: Mapping[Any, Any]) -> dict[str, Any]:
+    found = {
+        setting: state[attribute]
+        for pattern, attribute, setting in ATTRIBUTES
+        if attribute in state and re.fullmatch(pattern, prefix)
     }
-    return {name: float(values[name]) for name, is_sane in are_sane.items() if is_sane}
+    keywords = state.get("_init_kwargs")
+    if prefix == "synthesis." and isinstance(keywords, dict):
+        found |= {name: keywords[name] for name in KEYWORDS if name in keywords}
+    return found
+
+
+def _check_activation(prefix: str, state: Mapping[Any, Any]) -> None:
+    *_, name = prefix.rstrip(".").split(".")
+    expected = "linear" if name in LINEAR else "lrelu"
+    if (found := state.get("activation", expected)) != expected:
+        shown = found[:20] if isinstance(found, str) else type(found).__name__
+        raise ForeignFile(f"its layer {prefix[:80]} bends with {shown!r}, where this toolkit knows {expected!r}")
 
 
 def _modules(module: Any, prefix: str, depth: int) -> Iterator[tuple[str, dict[Any, Any]]]:
@@ -74,63 +102,17 @@ def _part(state: dict[Any, Any], name: str, kind: type) -> Any:
     return value
 
 
-def stylegan2_arguments(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Deduce the constructor arguments of a StyleGAN2 from the names and shapes of its tensors.
-
-    Raises:
-        BrokenFile: a tensor that tells a size is missing, or tells one that no network can have.
-    """
-    try:
-        channels = _channels(tensors, r"synthesis\.b(\d{1,6})\.conv1\.weight")
-        w_dim = tensors["synthesis.b4.conv1.affine.weight"].shape[1]
-        c_dim = tensors["mapping.embed.weight"].shape[1] if "mapping.embed.weight" in tensors else 0
-        z_dim = tensors["mapping.fc0.weight"].shape[1] - (w_dim if c_dim else 0)
-    except (KeyError, IndexError) as error:
-        raise BrokenFile(f"a StyleGAN2 without {error}") from error
-    if min(w_dim, z_dim) < 1:
-        raise BrokenFile(f"no StyleGAN2 has a W of {w_dim} and a z of {z_dim}")
-    has_skips = any(re.fullmatch(r"synthesis\.b\d+\.skip\.weight", name) for name in tensors)
-    heads = sum(name.endswith(".torgb.weight") for name in tensors)
-    return {
-        "img_resolution": max(channels),
-        "z_dim": z_dim,
-        "c_dim": c_dim,
-        "w_dim": w_dim,
-        "mapping_layers": _mapping_layers(tensors),
-        "architecture": "resnet" if has_skips else "orig" if heads == 1 else "skip",
-        **_base_and_max(channels),
-    }
-
-
-def discriminator_arguments(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Deduce the constructor arguments of a StyleGAN2Discriminator from the names and shapes of its tensors.
-
-    Raises:
-        BrokenFile: a tensor that tells a size is missing, or tells one that no network can have.
-    """
-    try:
-        channels = _channels(tensors, r"b(\d{1,6})\.conv0\.weight") | {4: tensors["b4.conv.weight"].shape[0]}
-        c_dim = tensors["mapping.embed.weight"].shape[1] if "mapping.embed.weight" in tensors else 0
-    except (KeyError, IndexError) as error:
-        raise BrokenFile(f"a discriminator without {error}") from error
-    arguments = {"img_resolution": max(channels), "c_dim": c_dim, **_base_and_max(channels)}
-    return arguments | ({"mapping_layers": _mapping_layers(tensors)} if c_dim else {})
-
-
-def _channels(tensors: Mapping[str, Tensor], pattern: str) -> dict[int, int]:
-    matches = ((re.fullmatch(pattern, name), value) for name, value in tensors.items())
-    channels = {int(match[1]): value.shape[0] for match, value in matches if match}
-    if not channels or min(channels) < 4 or min(channels.values()) < 1:
-        raise BrokenFile(f"no StyleGAN2 has the channels {channels}")
-    return channels
-
-
-def _base_and_max(channels: Mapping[int, int]) -> dict[str, int]:
-    """Find the two numbers that give every resolution its channels: the widest layers tell one, the others the other."""
-    most = max(channels.values())
-    narrow = [resolution * n for resolution, n in channels.items() if n < most]
-    return {"channel_base": max(narrow, default=max(channels) * most), "channel_max": most}
-
-
-def _mapping_layers(tensors: Mapping[str, Tensor]) -> int:
-    return sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", name)) for name in tensors)
+def without_noise(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return silent noise for a StyleGAN2 that was trained without any, and has no tensors for it."""
+    convs = re.compile(r"synthesis\.b(\d{1,6})\.conv[01]\.weight")
+    found = {name: int(match[1]) for name in tensors if (match := convs.fullmatch(name))}
+    if (
+        any(name.endswith((".noise_const", ".noise_strength")) for name in tensors)
+        or max(found.values(), default=0) > MAX_SIDE
+    ):
+        return {}
+    silent: dict[str, Tensor] = {}
+    for name, side in found.items():
+        layer = name.removesuffix("weight")
+        silent |= {f"{layer}noise_const": torch.zeros(side, side), f"{layer}noise_strength": torch.zeros([])}
+    return silent

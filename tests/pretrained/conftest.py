@@ -201,7 +201,7 @@ def write_nvidia(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name.split(".")[0], types.ModuleType(name.split(".")[0]))
 
     class Persistent:
-        """Pickles a module as their code does; ``extra`` goes into the state of every module."""
+        """Pickles a module as their code does; ``extra``, or what it returns of a module, goes into its state."""
 
         def __init__(self, module, extra):
             self.module, self.extra = module, extra
@@ -220,7 +220,7 @@ def write_nvidia(tmp_path, monkeypatch):
                 "_init_args": (),
                 "_init_kwargs": util.EasyDict(act_gain=np.sqrt(2)),
                 "act_gain": np.float64(2**0.5),
-                **self.extra,
+                **(self.extra(module) if callable(self.extra) else self.extra),
             }
             meta = util.EasyDict(type="class", version=6, module_src="raise SystemExit", state=state)
             meta["class_name"] = type(module).__name__

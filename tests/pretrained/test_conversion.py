@@ -13,7 +13,7 @@ from pretrained import conversion, safetensors
 from pretrained.cache import sha256
 from pretrained.checkpoints import read_checkpoint
 from pretrained.conversion import convert, describe
-from pretrained.errors import BrokenFile, CannotConvert, ForeignFile
+from pretrained.errors import CannotConvert, ForeignFile
 from pretrained.loading import build_weights, load_generator
 
 
@@ -113,9 +113,9 @@ def test_a_file_is_described(pickle_file, tiny_stylegan2):
     assert (judge.role, judge.architecture) == ("D", "StyleGAN2 discriminator")
 
 
-SG1_INTERFACEGAN = {"mapping.dense0.linear.weight": torch.zeros(8, 8), "truncation.w_avg": torch.zeros(8)}
-SG1_GENFORCE = {"synthesis.layer0.apply_noise.weight": torch.zeros(8), "mapping.dense0.weight": torch.zeros(8, 8)}
-SG3 = {"synthesis.input.freqs": torch.zeros(8, 2)}
+PROGAN = {"layer0.weight": torch.zeros(8, 8, 4, 4), "output0.weight": torch.zeros(3, 8, 1, 1)}
+GENFORCE_SG2 = {"synthesis.early_layer.const": torch.zeros(1, 8, 4, 4), "truncation.w_avg": torch.zeros(8)}
+UNUSABLE = {"ProGAN": PROGAN, "StyleGAN2 of genforce's": GENFORCE_SG2}
 
 
 def test_what_is_missing_is_listed(write_nvidia, tiny_stylegan2):
@@ -126,12 +126,13 @@ def test_what_is_missing_is_listed(write_nvidia, tiny_stylegan2):
 
 
 @pytest.mark.parametrize("is_wrapped", [True, False])
-def test_a_file_of_another_generation_is_named(tmp_path, is_wrapped):
-    torch.save({"generator_smooth": SG1_GENFORCE} if is_wrapped else SG1_INTERFACEGAN, tmp_path / "sg.pth")
-    (network,) = describe(tmp_path / "sg.pth").networks
-    assert "it is StyleGAN1" in network.problem
-    with pytest.raises((ForeignFile, BrokenFile), match="StyleGAN1"):
-        load_generator(tmp_path / "sg.pth")
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_network_that_this_toolkit_does_not_have_is_named(tmp_path, name, is_wrapped):
+    torch.save({"generator_smooth": UNUSABLE[name]} if is_wrapped else UNUSABLE[name], tmp_path / "g.pth")
+    (network,) = describe(tmp_path / "g.pth").networks
+    assert f"it is {name}" in network.problem
+    with pytest.raises(ForeignFile, match=name):
+        load_generator(tmp_path / "g.pth")
 
 
 def test_the_command_shows_and_converts(pickle_file, tmp_path):
@@ -148,6 +149,6 @@ def test_the_command_shows_and_converts(pickle_file, tmp_path):
 
 
 def test_the_command_shows_what_cannot_be_used(tmp_path):
-    torch.save(SG1_INTERFACEGAN, tmp_path / "sg.pth")
+    torch.save(PROGAN, tmp_path / "sg.pth")
     shown = CliRunner().invoke(command, ["show", str(tmp_path / "sg.pth")], catch_exceptions=False)
     assert "generator  cannot be used: " in shown.output

@@ -13,10 +13,11 @@ from generators.base import Identity
 from generators.errors import UnknownName
 from generators.mobilestylegan import MobileStyleGAN
 from pretrained import safetensors, shipped
+from pretrained.arguments import mobilestylegan_arguments
 from pretrained.cache import sha256
 from pretrained.catalog import DEFAULT_GENERATOR
 from pretrained.errors import BrokenFile, CheckpointMismatch
-from pretrained.loading import build, load_encoder, load_generator, mobilestylegan_arguments, save_encoder
+from pretrained.loading import build, load_encoder, load_generator, save_encoder
 
 CARD = {"num_ws": 12, "w_dim": 32, "sizes": [2, 4, 1], "pyramid_channels": [16, 12, 8], "width": 16}
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
 from generators.base import Identity
-from generators.stylegan2 import StyleGAN2
+from generators.stylegan2 import StyleGAN2, StyleGAN2Discriminator
+from generators.stylegan3 import StyleGAN3
+from pretrained.arguments import discriminator_arguments, stylegan2_arguments, stylegan3_arguments
 from pretrained.cache import sha256
 from pretrained.checkpoints import read_checkpoint
 from pretrained.errors import BrokenFile, CheckpointMismatch, ForeignFile
 from pretrained.loading import build_weights, load_generator
-from pretrained.nvidia import discriminator_arguments, stylegan2_arguments
 
 
 def assert_same_tensors(network, expected):
@@ -95,7 +97,12 @@ def test_published_shapes_give_published_arguments(shared_folder, name):
 def test_the_clamp_comes_from_the_file_since_no_shape_tells_it(write_nvidia, tiny_stylegan2):
     assert load_generator(write_nvidia(extra={"conv_clamp": 256}, G_ema=tiny_stylegan2())).conv_clamp == 256
     assert load_generator(write_nvidia(extra={"conv_clamp": None}, G_ema=tiny_stylegan2())).conv_clamp is None
-    assert load_generator(write_nvidia(extra={"conv_clamp": "256"}, G_ema=tiny_stylegan2())).conv_clamp is None
+
+
+@pytest.mark.parametrize("clamp", ["256", -1.0, float("nan"), True, [256], {"a": 1}])
+def test_a_clamp_that_is_no_number_is_refused(write_nvidia, tiny_stylegan2, clamp):
+    with pytest.raises(BrokenFile, match=r"its conv_clamp is .*: expected a number"):
+        load_generator(write_nvidia(extra={"conv_clamp": clamp}, G_ema=tiny_stylegan2()))
 
 
 def test_half_precision_is_read_as_single(write_nvidia, tiny_stylegan2):
@@ -138,3 +145,129 @@ def test_a_tensorflow_pickle_is_known_and_refused_in_words(tmp_path):
     path.write_bytes(pickle.dumps(("G", "D", "Gs"))[:-1] + b"cdnnlib.tflib.network\nNetwork\n.")
     with pytest.raises(ForeignFile, match=r"stylegan2-ffhq-config-f\.pkl: a TensorFlow pickle of NVIDIA's: convert it with"):
         load_generator(path)
+
+
+STYLEGAN3 = {"img_resolution": 32, "z_dim": 8, "w_dim": 8, "num_layers": 6, "margin_size": 4, "channel_max": 12}
+PUBLISHED_R = {"kernel_size": 1, "radial": True}
+UNUSUAL = {"first_cutoff": 3.0, "first_stopband": 2**2.4, "last_stopband_rel": 2**0.4, "num_critical": 3}
+FILTERS = {"filter_size": 4, "lrelu_upsampling": 4, "output_scale": 0.5, "conv_clamp": 1.5}
+
+
+def told_by(arguments):
+    """Return what a module of StyleGAN3 tells of its arguments in NVIDIA's files, beside its tensors."""
+
+    def tell(module):
+        match type(module).__name__:
+            case "StyleGAN3Synthesis":
+                keywords = ("first_stopband", "last_stopband_rel", "filter_size", "lrelu_upsampling")
+                attributes = ("num_critical", "margin_size", "output_scale")
+                given = {name: arguments[name] for name in attributes if name in arguments}
+                return given | {"_init_kwargs": {name: arguments[name] for name in keywords if name in arguments}}
+            case "FilteredLayer":
+                return {"conv_clamp": module.conv_clamp}
+            case "FourierInput":
+                return {"bandwidth": np.float64(module.band.cutoff)}
+        return {}
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        PUBLISHED_R,
+        UNUSUAL,
+        FILTERS,
+        {"conv_clamp": None, "mapping_layers": 1},
+        {"c_dim": 3, "mapping_layers": 4},
+        {"channel_base": 777, "channel_max": 31},
+        {"channel_base": 101},
+    ],
+    ids=str,
+)
+def test_a_stylegan3_becomes_itself(write_nvidia, arguments):
+    sizes = {"channel_base": 512} | STYLEGAN3 | arguments
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        generator = StyleGAN3(**sizes).eval().requires_grad_(False)
+    found = load_generator(write_nvidia(extra=told_by(sizes), G_ema=generator))
+    assert isinstance(found, StyleGAN3)
+    assert_same_tensors(found, generator)
+    w_plus = torch.randn(2, generator.num_ws, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(found.synthesis(w_plus), generator.synthesis(w_plus))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["T_1024", "T_256", "R_1024"])
+def test_published_shapes_of_stylegan3_give_published_arguments(shared_folder, name):
+    lines = (shared_folder / "reference" / "shapes" / f"nvidia_sg3_G_{name}.tsv").read_text().splitlines()
+    rows = [line.split("\t") for line in lines if not line.startswith("#")]
+    with torch.device("meta"):
+        tensors = {name: torch.empty([int(n) for n in shape[1:-1].split(",") if n.strip()]) for name, _, shape in rows}
+    found = stylegan3_arguments(tensors)
+    expected = {"T_1024": (32768, 512, 3), "T_256": (16384, 512, 3), "R_1024": (65536, 1024, 1)}[name]
+    assert (found["channel_base"], found["channel_max"], found["kernel_size"]) == expected
+    assert found["radial"] == (name == "R_1024")
+    with torch.device("meta"):
+        assert StyleGAN3(**found).state_dict().keys() == tensors.keys()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"architecture": "orig"},
+        {"architecture": "skip"},
+        {"c_dim": 3, "cmap_dim": 9, "mapping_layers": 2},
+        {"c_dim": 3, "mapping_features": 7, "embed_features": 5},
+        {"mbstd_num_channels": 0},
+        {"mbstd_num_channels": 2},
+        {"channel_base": 1007, "channel_max": 99},
+    ],
+    ids=str,
+)
+def test_a_discriminator_of_any_kind_becomes_itself(write_nvidia, arguments):
+    sizes = {"channel_base": 128, "channel_max": 16} | arguments
+    discriminator = StyleGAN2Discriminator(16, **sizes).eval().requires_grad_(False)
+    checkpoint = read_checkpoint(write_nvidia(D=discriminator))
+    found = build_weights(checkpoint.read("D"), "D")
+    assert_same_tensors(found, discriminator)
+    images, labels = torch.randn(4, 3, 16, 16), torch.eye(4)[:, :3] if "c_dim" in arguments else None
+    assert torch.equal(found(images, labels), discriminator(images, labels))
+
+
+def test_a_learning_rate_and_a_group_come_from_the_file_since_no_shape_tells_them(write_nvidia, tiny_stylegan2):
+    generator = tiny_stylegan2(mapping_lr_multiplier=0.1)
+    found = load_generator(write_nvidia(extra={"bias_gain": 0.1}, G_ema=generator))
+    z = torch.randn(2, 16)
+    assert torch.equal(found.mapping(z), generator.mapping(z))
+    assert not torch.allclose(load_generator(write_nvidia(G_ema=generator)).mapping(z), generator.mapping(z))
+
+
+def test_layers_that_bend_in_another_way_are_refused_by_name(write_nvidia, tiny_stylegan2):
+    with pytest.raises(ForeignFile, match=r"its layer .* bends with 'relu', where this toolkit knows 'lrelu'"):
+        load_generator(write_nvidia(extra={"activation": "relu"}, G_ema=tiny_stylegan2()))
+
+
+def test_other_colours_and_filters_are_refused_in_words(write_nvidia, tiny_stylegan2):
+    generator = tiny_stylegan2()
+    generator.synthesis.b16.torgb.weight = torch.nn.Parameter(torch.zeros(1, 8, 1, 1))
+    with pytest.raises(ForeignFile, match="a StyleGAN2 of 1 colour channels"):
+        load_generator(write_nvidia(G_ema=generator))
+    generator = tiny_stylegan2()
+    generator.synthesis.b8.resample_filter = torch.ones(3, 3)
+    with pytest.raises(ForeignFile, match=r"b8\.resample_filter has the shape \(3, 3\)"):
+        load_generator(write_nvidia(G_ema=generator))
+
+
+def test_a_network_that_was_trained_without_noise_gets_silent_noise(write_nvidia, tiny_stylegan2):
+    generator, silent = tiny_stylegan2(), tiny_stylegan2()
+    for resolution in (4, 8, 16):
+        for name in ("conv0", "conv1")[resolution == 4 :]:
+            layer = getattr(getattr(generator.synthesis, f"b{resolution}"), name)
+            del layer.noise_const, layer.noise_strength
+            getattr(getattr(silent.synthesis, f"b{resolution}"), name).noise_strength.zero_()
+    path = write_nvidia(G_ema=generator)
+    codes = torch.randn(1, 6, 16)
+    assert torch.equal(load_generator(path).synthesis(codes), silent.synthesis(codes))
+    assert "without noise" in read_checkpoint(path).read("G_ema").notes[0]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pretrained.checkpoints import read_checkpoint
-from pretrained.errors import BrokenFile
+from pretrained.errors import ForeignFile
 from pretrained.loading import load_generator
 from pretrained.rosinality import generator_to_rosinality
 
@@ -59,7 +59,7 @@ def test_the_project_is_told_by_the_options(write, opts, family):
 
 def test_an_encoder_alone_is_no_generator(tmp_path):
     torch.save({"state_dict": {"encoder.input_layer.0.weight": torch.zeros(64, 3, 3, 3)}}, tmp_path / "e.pt")
-    with pytest.raises(BrokenFile, match="holds no network"):
+    with pytest.raises(ForeignFile, match="it is an encoder of pSp, e4e or ReStyle without its generator"):
         load_generator(tmp_path / "e.pt")
 
 
