@@ -5,9 +5,12 @@ from __future__ import annotations
 from invert.metrics.base import METRIC_RESOLUTION, Description, PairMetric, SetMetric
 from invert.metrics.catalog import PAIR_METRICS, SET_METRICS, load_pair_metric, load_set_metric
 from invert.metrics.distributions import frechet_distance, kernel_distance, precision_recall
+from invert.metrics.equivariance import equivariance
 from invert.metrics.features import FEATURE_NETWORKS, FeatureNetwork, load_features
+from invert.metrics.path_length import PerceptualPathLength, perceptual_path_length
 from invert.metrics.pixels import ms_ssim, mse, psnr, ssim
 from invert.metrics.reconstruction import Reconstruction, reconstruction
+from invert.metrics.separability import linear_separability
 
 __all__ = [
     "FEATURE_NETWORKS",
@@ -17,15 +20,19 @@ __all__ = [
     "Description",
     "FeatureNetwork",
     "PairMetric",
+    "PerceptualPathLength",
     "Reconstruction",
     "SetMetric",
+    "equivariance",
     "frechet_distance",
     "kernel_distance",
+    "linear_separability",
     "load_features",
     "load_pair_metric",
     "load_set_metric",
     "ms_ssim",
     "mse",
+    "perceptual_path_length",
     "precision_recall",
     "psnr",
     "reconstruction",

@@ -1,0 +1,96 @@
+"""How well do hyperplanes in a latent space tell attributes apart? Linear separability."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from invert.errors import MetricError, TooFewImages
+from invert.metrics.base import Description
+
+MIN_SAMPLES = 20
+"""Fewer samples than this a classifier splits by chance."""
+
+
+@dataclass(frozen=True)
+class Separability:
+    """What a linear classifier of codes leaves open about the attributes of the images."""
+
+    entropies: Mapping[str, float]
+    """H(attribute | side of the hyperplane) in nats: 0 if the side tells all, ln 2 if it tells nothing."""
+    one_class: tuple[str, ...]
+    """Attributes that all samples share: their entropy is 0 without any hyperplane, and flatters the score."""
+
+    @property
+    def score(self) -> float:
+        """Exponential of the sum over attributes, from 1 on; smaller is better."""
+        return math.exp(sum(self.entropies.values()))
+
+
+def describe(space: str, classifiers: str) -> Description:
+    """Say what the score of a space is, by classifiers of a name."""
+    name = f"separability {space.upper()} ({classifiers})"
+    return Description(f"separability-{space}", name, False, low=1.0, high=float("inf"), backbone=classifiers)
+
+
+def linear_separability(
+    codes: Float[Tensor, "n channels"], scores: Mapping[str, Float[Tensor, " _"]], keep: float = 0.5
+) -> Separability:
+    """Measure the linear separability of attributes in the space of some codes.
+
+    Args:
+        codes: in Z or W, one a sampled image; papers take 200,000.
+        scores: of each attribute, by a classifier that saw the images: positive where it is present, farther from 0 where
+            the classifier is surer, as log odds are.
+        keep: share of the samples that counts, those that the classifier is surest of.
+
+    Raises:
+        MetricError: no attributes, numbers that do not fit or are not finite, or ``keep`` out of range.
+        TooFewImages: fewer than 20 samples are kept.
+
+    Reference: Karras et al. 2019, arXiv:1812.04948, section 4.2. As in their code, the hyperplane is judged by the samples
+    that it was fitted to. Their classifiers are of the 40 attributes of CelebA; scores of others do not compare.
+    """
+    if not scores or not 0 < keep <= 1:
+        raise MetricError(f"separability: {len(scores)} attributes, keep {keep}: expected one or more, and 0 < keep <= 1")
+    x = codes.detach().double().cpu().numpy()
+    entropies, one_class = {}, []
+    for name, values in scores.items():
+        score = values.detach().double().cpu().numpy()
+        if len(score) != len(x) or not (np.isfinite(score).all() and np.isfinite(x).all()):
+            raise MetricError(
+                f"separability of {name!r}: expected one finite score a code; {len(x)} codes, {len(score)} scores,"
+                f" {int((~np.isfinite(score)).sum())} of them not finite: leave those samples out"
+            )
+        surest = np.argsort(-np.abs(score), kind="stable")[: round(keep * len(score))]
+        if len(surest) < MIN_SAMPLES:
+            raise TooFewImages(f"separability of {name!r}", len(surest), MIN_SAMPLES, "a hyperplane splits them by chance")
+        labels = score[surest] > 0
+        if labels.all() or not labels.any():
+            one_class.append(name)
+        entropies[name] = conditional_entropy(labels, _sides(x[surest], labels))
+    return Separability(entropies, tuple(one_class))
+
+
+def conditional_entropy(labels: np.ndarray, given: np.ndarray) -> float:
+    """Return H(labels | given) of two binary variables in nats, from their joint frequencies."""
+    total = 0.0
+    for side in (False, True):
+        there = labels[given == side]
+        share = float(there.mean()) if len(there) else 0.0
+        total -= len(there) / len(labels) * sum(p * math.log(p) for p in (share, 1 - share) if p > 0)
+    return total
+
+
+def _sides(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return on which side of the fitted hyperplane each code lies."""
+    from sklearn.svm import LinearSVC  # Late: it takes a second.
+
+    if labels.all() or not labels.any():
+        return labels
+    return LinearSVC(dual=False, max_iter=10_000).fit(x, labels).predict(x)

