@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from generators.base import Generator
 from generators.latent import Latent
 
 
@@ -24,6 +25,8 @@ class Inversion:
     """One row an optimiser step, means over the batch; empty for an encoder alone."""
     interrupted: bool = False
     """The user stopped the optimiser; the code is the best one until then."""
+    generator: Generator | None = None
+    """The generator tuned to these faces, which their edits have to be drawn with; None: it is the one it was."""
 
 
 @runtime_checkable

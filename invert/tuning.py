@@ -1,0 +1,98 @@
+"""How is the rest of a likeness found, when the code has given all that it can? By tuning the generator itself, a little.
+
+Pivotal tuning: the code stays where it is (the pivot), and the weights of a copy of the generator move until it draws this
+face from it. Edits near the pivot work as before, since the weights have hardly moved.
+
+Reference: Roich et al. 2021, "Pivotal Tuning for Latent-based Editing of Real Images", arXiv:2106.05744.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from generators.base import Generator
+from generators.latent import Latent
+from invert.inversion import Inversion, Inverter, resize
+from invert.perceptual import Perceptual
+from invert.projector import LOSS_RESOLUTION
+
+
+@dataclass(frozen=True)
+class Tuner:
+    """Settings of pivotal tuning; calling it tunes a copy of the generator to some faces at once."""
+
+    generator: Generator
+    perceptual: Perceptual
+    steps: int = 60
+    learning_rate: float = 3e-4
+    l2_weight: float = 1.0
+    perceptual_weight: float = 0.8
+    on_step: Callable[[int, dict[str, float]], None] | None = None
+    """Told the number of the step and its loss terms, as means over the batch."""
+
+    def __call__(self, image: Float[Tensor, "batch 3 height width"], pivot: Latent) -> Inversion:
+        """Tune to aligned faces in [-1, 1] and the codes that were found for them.
+
+        Args:
+            image: square, any size; compared at 256 px.
+            pivot: codes of the faces; they are kept.
+
+        Returns:
+            The codes, what the tuned generator draws from them, and that generator. It is the copy with the lowest loss, also
+            when the user interrupts with Ctrl-C after the first step.
+        """
+        target = resize(image, LOSS_RESOLUTION)
+        tuned = copy.deepcopy(self.generator)
+        weights = [p.requires_grad_() for p in tuned.synthesis.parameters()]  # type: ignore[attr-defined]
+        optimizer = torch.optim.Adam(weights, lr=self.learning_rate, betas=(0.9, 0.99))
+        best_loss, best = math.inf, copy.deepcopy(tuned.state_dict())
+        history: list[dict[str, float]] = []
+        interrupted = False
+        try:
+            for step in range(self.steps + 1):
+                with torch.set_grad_enabled(step < self.steps):
+                    drawn = resize(tuned.synthesis(pivot), LOSS_RESOLUTION)
+                    terms = {
+                        "mse": (drawn - target).square().mean(),
+                        "perceptual": self.perceptual(drawn, target).mean(),
+                    }
+                    loss = self.l2_weight * terms["mse"] + self.perceptual_weight * terms["perceptual"]
+                row = {"loss": loss.item()} | {name: value.item() for name, value in terms.items()}
+                history.append(row)
+                if row["loss"] < best_loss:
+                    best_loss, best = row["loss"], copy.deepcopy(tuned.state_dict())
+                if self.on_step is not None:
+                    self.on_step(step, row)
+                if step < self.steps:
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+        except KeyboardInterrupt:
+            if not history:
+                raise
+            interrupted = True
+        tuned.load_state_dict(best)
+        tuned.requires_grad_(False)
+        with torch.no_grad():
+            return Inversion(pivot, tuned.synthesis(pivot), history, interrupted, tuned)
+
+
+@dataclass(frozen=True)
+class TunedInverter:
+    """Find the code by another inverter, then tune the generator to it: one face at a time, since the weights are one's own."""
+
+    inverter: Inverter
+    tuner: Tuner
+
+    def __call__(self, image: Float[Tensor, "batch 3 height width"]) -> Inversion:
+        """Invert one aligned face in [-1, 1]."""
+        found = self.inverter(image)
+        tuned = self.tuner(image, found.latent)
+        return replace(tuned, history=found.history + tuned.history, interrupted=found.interrupted or tuned.interrupted)
