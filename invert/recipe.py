@@ -5,7 +5,7 @@
     face = "all"
     edits = ["age=+2", {edit = "smile", strength = -1, layers = "coarse", face = 0}]
 
-A recipe is TOML or JSON; every result of the toolkit holds its own: ``report.json``, ``latent.safetensors``, PNGs and JPEGs.
+A recipe is TOML or JSON; every result holds its own: ``report.json``, ``latent.safetensors``, PNGs, JPEGs and MP4s.
 """
 
 from __future__ import annotations
@@ -240,8 +240,23 @@ def _read_image(path: Path) -> Any:
         raise RecipeError(f"{path}: the image is damaged: {error}") from error
     comment = info.get("comment", b"")
     text = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)
-    kept = info.get(NOTE_KEY) or text.partition(f"{NOTE_KEY} ")[2]
-    return _kept(json.loads(str(kept)) if kept else None, path)
+    kept = info.get(NOTE_KEY)
+    return _in_comment(text, path) if kept is None else _kept(json.loads(str(kept)), path)
+
+
+def _read_video(path: Path) -> Any:
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            return _in_comment(container.metadata.get("comment", ""), path)
+    except av.FFmpegError as error:
+        raise RecipeError(f"{path}: not a video that can be read ({error.strerror})") from error
+
+
+def _in_comment(comment: str, path: Path) -> Any:
+    text = comment.partition(f"{NOTE_KEY} ")[2]
+    return _kept(json.loads(text) if text else None, path)
 
 
 def _kept(entries: Any, path: Path) -> Any:
@@ -260,4 +275,5 @@ _READERS: Mapping[str, Callable[[Path], Any]] = {
     ".safetensors": _read_latent,
     ".png": _read_image,
     ".jpg": _read_image,
+    ".mp4": _read_video,
 }

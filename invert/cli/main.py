@@ -10,6 +10,7 @@ from click_default_group import DefaultGroup
 
 VERBS = {
     "run": ("invert.cli.run", "Invert and edit photos (the verb that needs no name)."),
+    "video": ("invert.cli.video", "Edit the face of a video."),
     "directions": ("invert.cli.directions", "List edit directions, or learn new ones."),
     "models": ("invert.cli.models", "List, fetch, show or convert generators."),
     "evaluate": ("invert.cli.evaluate", "Measure methods over many aligned faces."),

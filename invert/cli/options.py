@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pretrained.catalog import DEFAULT_GENERATOR
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
+
+    from invert.pipeline import Tools
+    from invert.recipe import Recipe
+
+
+class FaceChoice(click.ParamType):  # type: ignore[type-arg]
+    """``largest``, ``all`` or a number."""
+
+    name = "face"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
+        """Read the value."""
+        if value in ("largest", "all"):
+            return str(value)
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r}: expected largest, all or a number from 0 (the largest face)", param, ctx)
+        if number < 0:
+            self.fail(f"{number}: faces are counted from 0, the largest", param, ctx)
+        return number
+
 
 generator_option = click.option(
     "--generator",
@@ -21,6 +47,60 @@ generator_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps."
 )
+
+
+_RECIPE_OPTIONS = (
+    click.option(
+        "--method", default="stylemap", show_default=True, metavar="NAME", help="stylemap, projector, or an encoder's file."
+    ),
+    click.option(
+        "--refine", default=0, metavar="N", type=click.IntRange(0), help="Polish an encoder's code by N projector steps."
+    ),
+    click.option(
+        "--steps", default=100, show_default=True, metavar="N", type=click.IntRange(1), help="Steps of the projector."
+    ),
+    click.option("--space", default="w_plus", show_default=True, metavar="SPACE", help="Of the projector: w or w_plus."),
+    click.option(
+        "--edit",
+        "edits",
+        multiple=True,
+        metavar="NAME[@LAYERS]=STRENGTH",
+        help="Such as age=+2 or smile@coarse=-1; several compose in order.",
+    ),
+    click.option(
+        "--recipe",
+        "recipe_file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="A .toml or .json, or any earlier result, to do again; options given beside it win, edits are added.",
+    ),
+    click.option(
+        "--face", default="largest", show_default=True, type=FaceChoice(), help="largest, all, or a number from 0."
+    ),
+    click.option(
+        "--predictor",
+        type=click.Path(path_type=Path, exists=True),
+        metavar="FILE",
+        help="dlib's 68-point model, for exact FFHQ crops.",
+    ),
+    click.option(
+        "--paste",
+        type=click.Choice(["face", "change"]),
+        default="face",
+        show_default=True,
+        help="Put the drawn face into the photo, or only what the edits changed.",
+    ),
+    generator_option,
+    device_option,
+    click.option("--seed", default=0, show_default=True, metavar="N", help="Of everything random."),
+)
+
+
+def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say what is done to a face; ``resolve_recipe`` puts them together."""
+    for option in reversed(_RECIPE_OPTIONS):
+        command = option(command)
+    return command
 
 
 def notify(message: str) -> None:
@@ -41,3 +121,104 @@ def choose_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise click.UsageError(f"--device {name}: {reason}; expected auto, cpu, or a GPU that this machine has") from error
     return device
+
+
+def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
+    """Put together what the running command is to do: its options where they were typed, else the recipe, else defaults.
+
+    For a generator of the catalogue the edits' names are checked here, before anything is fetched; for a file once it is
+    loaded.
+    """
+    from dataclasses import replace
+
+    from editing.composition import parse_edits
+    from invert.edits import check_name
+    from invert.recipe import Recipe, read_recipe
+    from pretrained.catalog import CATALOG
+
+    context = click.get_current_context()
+    recipe = Recipe() if recipe_file is None else read_recipe(recipe_file)
+    typed = {
+        name: value
+        for name, value in context.params.items()
+        if recipe_file is None or context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    }
+    fields = ("method", "face", "is_aligned", "predictor", "paste", "generator")
+    recipe = replace(recipe, **{name: typed[name] for name in fields if name in typed})
+    if "generator" in typed:
+        recipe = replace(recipe, generator_sha256="")
+    generator = recipe.generator or DEFAULT_GENERATOR
+    settings = context.params | recipe.settings | typed
+    names = (*(("space",) if recipe.method == "projector" else ()), steps_of(recipe.method), "seed")
+    specs = (*recipe.edits, *parse_edits(edits))
+    if generator in CATALOG:
+        specs = tuple(check_name(spec, generator) for spec in specs)
+    return replace(recipe, generator=generator, settings={name: settings[name] for name in names}, edits=specs)
+
+
+def steps_of(method: str) -> str:
+    """Name the setting that says how many steps a method takes."""
+    return "steps" if method == "projector" else "refine"
+
+
+def load_tools(recipe: Recipe, device: Any, on_step: Callable[[int, dict[str, float]], None] | None = None) -> Tools:
+    """Load every network that a recipe needs.
+
+    Raises:
+        UnknownName: no such method, generator or direction.
+        LatentMismatch: they do not belong together, or the recipe was made with another generator of this name.
+    """
+    import torch
+
+    from generators.base import Identity
+    from generators.errors import LatentMismatch, UnknownName
+    from invert.edits import load_directions
+    from invert.inverters import load_inverter, method_names
+    from invert.perceptual import load_perceptual
+    from invert.pipeline import Tools
+    from pretrained.loading import load_generator
+
+    if recipe.method not in method_names() and not Path(recipe.method).is_file():
+        raise UnknownName("method", recipe.method, method_names())  # Before anything is fetched.
+    torch.manual_seed(recipe.settings["seed"])
+    generator = recipe.generator or DEFAULT_GENERATOR
+    notify(f"loading {recipe.method}, {generator} ...")
+    network = load_generator(generator, device, notify)
+    made_with = Identity(generator, recipe.generator_sha256)
+    if recipe.generator_sha256 and not made_with.fits(network.identity):
+        raise LatentMismatch(
+            f"the recipe was made with the generator {made_with}, this is {network.identity}: its result would be another;"
+            f" give --generator {generator} to use it all the same"
+        )
+    directions = load_directions(recipe.edits, network)
+    perceptual = load_perceptual(device, notify)
+    options = {key: value for key, value in recipe.settings.items() if key in ("space", "steps", "refine")}
+    inverter = load_inverter(recipe.method, network, perceptual=perceptual, on_step=on_step, **options)
+    return Tools(network, inverter, perceptual, directions)
+
+
+class Progress:
+    """A bar over the projector's steps, with the loss; nothing where no step is taken."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+        self.label, self.total = "", 0
+
+    def begin(self, label: str, total: int) -> None:
+        """Start with a photo."""
+        self.label, self.total = label, total
+
+    def on_step(self, step: int, terms: dict[str, float]) -> None:
+        """Show a step."""
+        if self.bar is None:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=self.total, desc=self.label, unit="step", leave=False, file=sys.stderr)
+        self.bar.set_postfix_str(f"loss {terms['loss']:.4f}", refresh=False)
+        self.bar.update(min(step, self.total) - self.bar.n)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
