@@ -212,7 +212,7 @@ def _is_state(value: Any) -> bool:
 def _stripped(state: dict[Any, Any]) -> dict[str, Any]:
     """Take off what is in front of every name."""
     state = {name: value for name, value in state.items() if isinstance(name, str)}
-    for prefix in PREFIXES:
+    for prefix in PREFIXES * 2:  # One may be inside the other.
         if state and all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state

@@ -121,16 +121,20 @@ def convert(path: Path, out: Path) -> Conversion:
         except (BrokenFile, CheckpointMismatch) as error:
             discriminator = None
             notes.append(f"the discriminator is left out: {error}")
-    source = read_generator(path)
+    source = read_generator(path, role, notify=_silent)
     with whole_file(out) as part:
         if out.suffix == ".pt":
             notes += _write_rosinality(part, weights, discriminator)
         else:
             _write_safetensors(part, weights, discriminator, _card(source, checkpoint.card, weights))
-        difference = _difference(source, read_generator(part))
+        difference = _difference(source, read_generator(part, notify=_silent))
         if difference > TOLERANCE:
             raise CannotConvert(f"{out} is not written: its images are {difference:.1e} off, more than {TOLERANCE:.0e}")
     return Conversion(out, difference, tuple(notes))
+
+
+def _silent(note: str) -> None:
+    """Pass over what the result of a conversion says anyhow."""
 
 
 def _card(source: Generator, card: Mapping[str, Any], weights: Weights) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from pretrained import safetensors
 from pretrained.arguments import ARGUMENTS
 from pretrained.cache import sha256, whole_file
 from pretrained.catalog import CATALOG, DEFAULT_GENERATOR, fetch
-from pretrained.checkpoints import GENERATORS, Weights, read_checkpoint
+from pretrained.checkpoints import DISCRIMINATORS, GENERATORS, Checkpoint, Weights, read_checkpoint
 from pretrained.errors import BrokenFile, CheckpointMismatch, ForeignFile
 from pretrained.shipped import encoder_names
 
@@ -35,41 +36,89 @@ def load_generator(
     name_or_path: str | Path = DEFAULT_GENERATOR,
     device: str | torch.device = "cpu",
     notify: Callable[[str], None] = logger.warning,
+    which: str | None = None,
 ) -> Generator:
     """Load a generator by its catalogue name (fetched on first use) or from a file.
 
+    Args:
+        name_or_path: of the generator.
+        device: where it goes.
+        notify: told what is fetched and under which licence, and what had to be made up for lack of it in the file.
+        which: the generator's name in the file, as ``models show`` lists it (``G_ema``, ``G``, ``g_ema``, ``g``, ...);
+            None: the moving average of the weights, where there is one.
+
     Raises:
-        UnknownName: neither a name of the catalogue nor a file.
+        UnknownName: neither a name of the catalogue nor a file; or the file has no such network.
         DownloadFailed: it had to be fetched and could not be.
         BrokenFile: the file cannot be read, or is no generator.
         CheckpointMismatch: the file is almost a generator.
     """
-    path = Path(name_or_path)
-    if str(name_or_path) in CATALOG:
-        path = fetch(str(name_or_path), notify)
-    elif not path.is_file():
-        raise UnknownName("generator (nor is there such a file)", str(name_or_path), CATALOG)
-    return read_generator(path).to(device)
+    return read_generator(_find(name_or_path, notify), which, notify).to(device)
 
 
-def read_generator(path: Path) -> Generator:
-    """Read a generator from any file that holds one: the moving average of it, where there is one.
+def load_discriminator(
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    notify: Callable[[str], None] = logger.warning,
+    which: str | None = None,
+) -> StyleGAN2Discriminator:
+    """Load the discriminator of a file; the arguments are those of ``load_generator``.
+
+    Raises:
+        UnknownName: neither a name of the catalogue nor a file; or the file has no such network.
+        DownloadFailed: it had to be fetched and could not be.
+        BrokenFile: the file cannot be read, or holds no discriminator.
+        CheckpointMismatch: the file is almost a discriminator.
+    """
+    path = _find(name_or_path, notify)
+    network = _read(read_checkpoint(path), DISCRIMINATORS, which, notify)
+    if not isinstance(network, StyleGAN2Discriminator):
+        raise BrokenFile(f"{path}: no discriminator, but a {type(network).__name__}")
+    return network.to(device)
+
+
+def read_generator(path: Path, which: str | None = None, notify: Callable[[str], None] = logger.warning) -> Generator:
+    """Read a generator from any file that holds one; the arguments are those of ``load_generator``.
 
     Raises:
         UnsafePickle: the file wants to run something, and is refused.
+        UnknownName: it has no such network.
         BrokenFile: the file cannot be read, or is no generator.
         CheckpointMismatch: the file is almost a generator.
     """
     checkpoint = read_checkpoint(path)
-    role = checkpoint.role(GENERATORS)
-    if role is None:
-        raise BrokenFile(f"{path}: no generator in it, but {', '.join(sorted(checkpoint.readers))}")
-    generator = build_weights(checkpoint.read(role), str(path))
+    generator = _read(checkpoint, GENERATORS, which, notify)
     if not isinstance(generator, Generator):
         raise BrokenFile(f"{path}: no generator, but a {type(generator).__name__}")
     card = checkpoint.card
     generator.identity = Identity(str(card.get("name", path.stem)), str(card.get("source_sha256") or sha256(path)))
     return generator
+
+
+def _find(name_or_path: str | Path, notify: Callable[[str], None]) -> Path:
+    """Return the file of a name, fetched where it is missing, or of a path."""
+    if str(name_or_path) in CATALOG:
+        return fetch(str(name_or_path), notify)
+    path = Path(name_or_path)
+    if path.is_dir():
+        raise BrokenFile(f"{path} is a folder: expected a file of weights in it")
+    if not path.is_file():
+        raise UnknownName("generator (nor is there such a file)", str(name_or_path), CATALOG)
+    return path
+
+
+def _read(checkpoint: Checkpoint, roles: tuple[str, ...], which: str | None, notify: Callable[[str], None]) -> nn.Module:
+    """Read the network of one role, or of the first of some that the file has."""
+    role = checkpoint.role(roles) if which is None else which
+    if which is not None and which not in checkpoint.readers:
+        raise UnknownName(f"network in {checkpoint.path}", which, checkpoint.readers)
+    if role is None:
+        kind = "generator" if roles == GENERATORS else "discriminator"
+        raise BrokenFile(f"{checkpoint.path}: no {kind} in it, but {', '.join(sorted(checkpoint.readers))}")
+    weights = checkpoint.read(role)
+    for note in weights.notes:
+        notify(f"{checkpoint.path}: {note}")
+    return build_weights(weights, str(checkpoint.path))
 
 
 def build_weights(weights: Weights, what: str) -> nn.Module:
@@ -145,15 +194,20 @@ def build(network: Callable[..., Network], arguments: dict[str, Any], tensors: d
     """
     try:
         with torch.device("meta"):
-            expected = network(**arguments).state_dict()
+            built = network(**arguments)
     except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
         raise BrokenFile(f"{what}: its tensors make no network: {error}") from error
+    expected = built.state_dict()
     missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     misshapen = [name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape]
     if missing or unexpected or misshapen:
         raise CheckpointMismatch(what, missing, unexpected, sorted(misshapen))
-    built = network(**arguments)
-    built.load_state_dict(tensors)
+    # The tensors become the network's own, so that they are in memory once.
+    built.load_state_dict(tensors, assign=True)
+    if any(tensor.is_meta for tensor in chain(built.parameters(), built.buffers())):
+        # A constant that no file fills in: it has to be computed.
+        built = network(**arguments)
+        built.load_state_dict(tensors)
     return built.eval().requires_grad_(False)
 
 

@@ -32,7 +32,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise BrokenFile(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            # Copied: what safetensors returns is the file itself, which somebody may write to while it is in use.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
             card = json.loads((file.metadata() or {}).get(CARD, "{}"))
     except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
         raise BrokenFile(f"{path}: expected a safetensors file, but {looks_like(path)} ({error})") from error

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from encoders.stylemap import StyleMapEncoder
 from generators.base import Identity
@@ -17,7 +18,8 @@ from pretrained.arguments import mobilestylegan_arguments
 from pretrained.cache import sha256
 from pretrained.catalog import DEFAULT_GENERATOR
 from pretrained.errors import BrokenFile, CheckpointMismatch
-from pretrained.loading import build, load_encoder, load_generator, save_encoder
+from pretrained.loading import build, load_discriminator, load_encoder, load_generator, save_encoder
+from pretrained.rosinality import generator_to_rosinality
 
 CARD = {"num_ws": 12, "w_dim": 32, "sizes": [2, 4, 1], "pyramid_channels": [16, 12, 8], "width": 16}
 
@@ -244,3 +246,96 @@ def test_weights_that_ship_are_listed_by_name_and_all_load():
         encoder = load_encoder(name)
         assert encoder.identity.name == DEFAULT_GENERATOR
         assert encoder.w_dim == 512
+
+
+@pytest.fixture
+def three_networks(write_nvidia, tiny_stylegan2, tiny_discriminator):
+    trained = tiny_stylegan2()
+    trained.synthesis.b4.const.add_(1)
+    return write_nvidia(G=trained, D=tiny_discriminator, G_ema=tiny_stylegan2())
+
+
+def test_one_network_of_several_is_chosen_by_its_name(three_networks, tiny_stylegan2):
+    average, trained = (load_generator(three_networks, which=which) for which in (None, "G"))
+    assert torch.equal(average.synthesis.b4.const, tiny_stylegan2().synthesis.b4.const)
+    assert torch.equal(trained.synthesis.b4.const, tiny_stylegan2().synthesis.b4.const + 1)
+    with pytest.raises(
+        UnknownName, match=r"unknown network in .*network\.pkl 'G_em': did you mean G_ema.*known: D, G, G_ema"
+    ):
+        load_generator(three_networks, which="G_em")
+    with pytest.raises(BrokenFile, match="no generator, but a StyleGAN2Discriminator"):
+        load_generator(three_networks, which="D")
+
+
+def test_a_discriminator_is_loaded(three_networks, tiny_discriminator, generator_file):
+    image = torch.randn(4, 3, 16, 16)
+    assert torch.equal(load_discriminator(three_networks)(image), tiny_discriminator(image))
+    with pytest.raises(BrokenFile, match="no discriminator, but a StyleGAN2"):
+        load_discriminator(three_networks, which="G")
+    with pytest.raises(BrokenFile, match="no discriminator in it, but generator"):
+        load_discriminator(generator_file)
+
+
+def test_what_was_made_up_is_told(tmp_path, tiny_stylegan2):
+    torch.save({"g_ema": generator_to_rosinality(tiny_stylegan2().state_dict())}, tmp_path / "g.pt")
+    told = []
+    load_generator(tmp_path / "g.pt", notify=told.append)
+    assert len(told) == 1
+    assert "latent_avg is absent" in told[0]
+
+
+def test_a_folder_is_called_one(tmp_path):
+    with pytest.raises(BrokenFile, match=r"is a folder: expected a file of weights"):
+        load_generator(tmp_path)
+
+
+def test_a_link_is_as_good_as_its_file(tmp_path, generator_file):
+    (tmp_path / "link.pt").symlink_to(generator_file)
+    assert load_generator(tmp_path / "link.pt").img_resolution == 256
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_any_precision_is_read_as_single(tmp_path, tiny_stylegan2, dtype, suffix):
+    state = {name: value.to(dtype) for name, value in tiny_stylegan2().state_dict().items()}
+    path = tmp_path / f"g.{suffix}"
+    torch.save({"G_ema": state}, path) if suffix == "pt" else safetensors.save(path, state, {})
+    found = load_generator(path).state_dict()
+    assert all(torch.equal(value, state[name].float()) and value.dtype == torch.float32 for name, value in found.items())
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"models": {"G_ema": state}},
+        lambda state: {"params_ema": state},
+    ],
+)
+def test_wrapped_weights_are_found(tmp_path, tiny_stylegan2, wrap):
+    generator = tiny_stylegan2()
+    torch.save(wrap(generator.state_dict()), tmp_path / "g.pt")
+    assert torch.equal(load_generator(tmp_path / "g.pt").synthesis.b4.const, generator.synthesis.b4.const)
+
+
+def test_safetensors_of_others_need_no_card_and_may_name_their_role(tmp_path, tiny_stylegan2):
+    generator = tiny_stylegan2()
+    theirs = generator_to_rosinality(generator.state_dict())
+    tensors = {f"g_ema.{name}": value.contiguous() for name, value in theirs.items()} | {
+        "latent_avg": generator.w_avg.clone()
+    }
+    save_file(tensors, tmp_path / "g.bin")
+    found = load_generator(tmp_path / "g.bin").state_dict()
+    assert all(torch.equal(value, generator.state_dict()[name]) for name, value in found.items())
+
+
+def test_weights_are_the_readers_own_and_not_the_files(generator_file):
+    generator = load_generator(generator_file)
+    before = generator.synthesis.const.clone()
+    with generator_file.open("r+b") as file:
+        file.seek(-1000, 2)
+        file.write(bytes(1000))
+    assert torch.equal(generator.synthesis.const, before)
+    assert not any(tensor.is_meta for tensor in [*generator.parameters(), *generator.buffers()])
