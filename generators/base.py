@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -12,6 +13,9 @@ from generators.latent import Latent, WPlus
 
 NoiseMode: TypeAlias = Literal["const", "random", "none"]
 """Injected noise: the network's own constants, fresh Gaussian noise, or none."""
+
+Compose: TypeAlias = Callable[[Float[Tensor, "batch c _ _"]], Float[Tensor, "batch c _ _"]]
+"""Told the features of each resolution, and where colours are added up these too; what it returns is drawn on from."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,10 @@ class Mapping(Protocol):
 class Synthesis(Protocol):
     """The synthesis network of a generator."""
 
-    def __call__(self, latent: Latent, noise_mode: NoiseMode = "const") -> Float[Tensor, "batch 3 height width"]:
-        """Draw images, nominally in [-1, 1]."""
+    def __call__(
+        self, latent: Latent, noise_mode: NoiseMode = "const", compose: Compose | None = None
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Draw images, nominally in [-1, 1]; ``compose`` may change features on the way."""
 
     def features(
         self, latent: Latent, resolution: int, noise_mode: NoiseMode = "const"
@@ -82,6 +88,11 @@ class Generator(nn.Module):
     def w_avg(self) -> Float[Tensor, " w_dim"]:
         """The mean of W, where truncation, encoders and the projector start from."""
         return self.mapping.w_avg
+
+    @property
+    def style_resolutions(self) -> tuple[int, ...]:
+        """Side of the features that each style works on: two styles a resolution, after one for the lowest."""
+        return tuple(min(4 * 2 ** ((layer + 1) // 2), self.img_resolution) for layer in range(self.num_ws))
 
     def forward(
         self, z: Float[Tensor, "batch z_dim"], truncation_psi: float = 1.0, truncation_cutoff: int | None = None

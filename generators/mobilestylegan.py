@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from generators.base import Generator, NoiseMode
+from generators.base import Compose, Generator, NoiseMode
 from generators.latent import Latent, StyleMap, check_latent
 from generators.mapping import MappingNetwork
 from generators.ops import inverse_haar, modulate
@@ -144,7 +144,9 @@ class MobileSynthesis(nn.Module):
             raise ValueError(f"no features of {resolution} px: expected a power of 2 from 4 to {self.img_resolution // 2}")
         return num_blocks
 
-    def features(self, latent: Latent, resolution: int, noise_mode: NoiseMode = "const") -> Features:
+    def features(
+        self, latent: Latent, resolution: int, noise_mode: NoiseMode = "const", compose: Compose | None = None
+    ) -> Features:
         """Return the features of one resolution (4, 8, ... half of the image's): cheap where the details do not matter.
 
         Raises:
@@ -156,17 +158,21 @@ class MobileSynthesis(nn.Module):
         # A clone, since inference works in place; expand would let it write into the constant.
         x = self.const.repeat(maps[0].shape[0], 1, 1, 1)
         x = self.conv1(x, maps[0], noise_mode)
+        x = x if compose is None else compose(x)
         for k in range(num_blocks):
             x = self.blocks[k](x, maps[2 * k + 1 : 2 * k + 3], noise_mode)
+            x = x if compose is None else compose(x)
         return x
 
-    def forward(self, latent: Latent, noise_mode: NoiseMode = "const") -> Float[Tensor, "batch 3 height width"]:
-        """Draw images in [-1, 1] (nominally: values may stick out a little).
+    def forward(
+        self, latent: Latent, noise_mode: NoiseMode = "const", compose: Compose | None = None
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Draw images in [-1, 1] (nominally: values may stick out a little); ``compose`` may change features on the way.
 
         Raises:
             LatentMismatch: the latent does not fit this network.
         """
-        x = self.features(latent, self.img_resolution // 2, noise_mode)
+        x = self.features(latent, self.img_resolution // 2, noise_mode, compose)
         return self.to_image(x, check_latent(latent, self.num_ws, self.w_dim)[-1])
 
 

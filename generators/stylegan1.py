@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from generators.base import Generator
+from generators.base import Compose, Generator
 from generators.latent import Latent, StyleMap, WPlus, check_latent
 from generators.mapping import truncate
 from generators.ops import filter2d, resize_style
@@ -198,8 +198,10 @@ class StyleGAN1Synthesis(nn.Module):
             raise ValueError(f"no features of {resolution} px: expected a power of 2 from 4 to {self.img_resolution}")
         return self._features(latent, noise_mode, level)[-1]
 
-    def forward(self, latent: Latent, noise_mode: str = "const") -> Float[Tensor, "batch 3 height width"]:
-        """Draw images, nominally in [-1, 1].
+    def forward(
+        self, latent: Latent, noise_mode: str = "const", compose: Compose | None = None
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Draw images, nominally in [-1, 1]; ``compose`` may change features on the way.
 
         Raises:
             LatentMismatch: the latent does not fit this network.
@@ -207,14 +209,14 @@ class StyleGAN1Synthesis(nn.Module):
         """
         lod = min(max(float(self.lod), 0.0), self.num_levels - 1.0)
         level = self.num_levels - 1 - int(lod)
-        x = self._features(latent, noise_mode, level)
+        x = self._features(latent, noise_mode, level, compose)
         image = self.get_submodule(f"output{level}")(x[level])
         if lod > int(lod):
             coarser = self.get_submodule(f"output{level - 1}")(x[level - 1])
             image = image.lerp(F.interpolate(coarser, scale_factor=2, mode="nearest"), lod - int(lod))
         return F.interpolate(image, scale_factor=2 ** int(lod), mode="nearest") if int(lod) else image
 
-    def _features(self, latent: Latent, noise_mode: str, last: int) -> list[Tensor]:
+    def _features(self, latent: Latent, noise_mode: str, last: int, compose: Compose | None = None) -> list[Tensor]:
         """Return the features of all levels to the last."""
         if noise_mode not in NOISE_MODES:
             raise ValueError(f"noise_mode {noise_mode!r}: expected 'const', 'random' or 'none'")
@@ -225,6 +227,7 @@ class StyleGAN1Synthesis(nn.Module):
             for layer in (2 * level, 2 * level + 1):
                 x = self.get_submodule(f"layer{layer}")(x, maps[layer], noise_mode)
             assert x is not None
+            x = x if compose is None else compose(x)
             levels.append(x)
         return levels
 
@@ -253,3 +256,8 @@ class StyleGAN1(Generator):
         self.z_dim, self.w_dim = z_dim, w_dim
         self.num_ws, self.img_resolution = self.synthesis.num_ws, img_resolution
         self.mapping = StyleGAN1Mapping(z_dim, w_dim, self.num_ws, mapping_layers)
+
+    @property
+    def style_resolutions(self) -> tuple[int, ...]:
+        """Side of the features that each style works on: two styles for every resolution, the lowest one, too."""
+        return tuple(4 * 2 ** (layer // 2) for layer in range(self.num_ws))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from generators.base import Generator
+from generators.base import Compose, Generator
 from generators.errors import UnknownName
 from generators.latent import Latent, StyleMap, WPlus, check_latent
 from generators.mapping import truncate
@@ -330,20 +330,23 @@ class StyleGAN2Synthesis(nn.Module):
         """
         if resolution not in self.resolutions:
             raise ValueError(f"no features of {resolution} px: expected one of {self.resolutions}")
-        return self._run(latent, resolution, noise_mode, with_colour=False)[0]
+        return self._run(latent, resolution, noise_mode)[0]
 
-    def forward(self, latent: Latent, noise_mode: str = "const") -> Image:
-        """Draw images in [-1, 1] (nominally: values may stick out a little).
+    def forward(self, latent: Latent, noise_mode: str = "const", compose: Compose | None = None) -> Image:
+        """Draw images in [-1, 1] (nominally: values may stick out a little); ``compose`` may change features on the way.
 
         Raises:
             LatentMismatch: the latent does not fit this network.
             ValueError: there is no such noise mode.
         """
-        image = self._run(latent, self.img_resolution, noise_mode, with_colour=True)[1]
+        image = self._run(latent, self.img_resolution, noise_mode, compose or (lambda x: x))[1]
         assert image is not None, "the last block draws in every architecture"
         return image
 
-    def _run(self, latent: Latent, last: int, noise_mode: str, with_colour: bool) -> tuple[Tensor, Tensor | None]:
+    def _run(
+        self, latent: Latent, last: int, noise_mode: str, compose: Compose | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the features of a resolution, and, if there is ``compose`` to tell of them, the image so far."""
         if noise_mode not in NOISE_MODES:
             raise ValueError(f"noise_mode {noise_mode!r}: expected 'const', 'random' or 'none'")
         maps = check_latent(latent, self.num_ws, self.w_dim)
@@ -356,8 +359,10 @@ class StyleGAN2Synthesis(nn.Module):
             x = x.to(torch.float16 if is_half else torch.float32)
             pair = (maps[max(2 * k - 1, 0)], maps[2 * k])
             x = block.draw(x, pair, noise_mode) if k else block.conv1(x, pair[1], noise_mode)
-            if with_colour:
+            if compose is not None:
+                x = compose(x)
                 image = block.add_colour(image, x, maps[2 * k + 1])
+                image = image if image is None else compose(image)
         return x, image
 
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from generators.base import Generator
+from generators.base import Compose, Generator
 from generators.errors import LatentMismatch
 from generators.latent import Latent, check_latent
 from generators.ops import filtered_lrelu, modulated_conv2d
@@ -259,13 +259,17 @@ class StyleGAN3Synthesis(nn.Module):
             raise ValueError(f"no features of {resolution} px: expected one of {sorted(set(self.sizes))}")
         return self._run(latent, noise_mode, len(self.sizes) - self.sizes[::-1].index(resolution))
 
-    def forward(self, latent: Latent, noise_mode: str = "const") -> Float[Tensor, "batch 3 height width"]:
+    def forward(
+        self, latent: Latent, noise_mode: str = "const", compose: Compose | None = None
+    ) -> Float[Tensor, "batch 3 height width"]:
         """Draw images, nominally in [-1, 1]; there is no noise in this network, whatever the mode.
 
         Raises:
             LatentMismatch: the latent does not fit this network, or is a stylemap of more than one pixel.
-            ValueError: there is no such noise mode.
+            ValueError: there is no such noise mode, or features are to be composed by place.
         """
+        if compose is not None:
+            raise ValueError("StyleGAN3 composes no features: they move under the pixels, so that no place holds in them")
         return self._run(latent, noise_mode, len(self.layer_names)) * self.output_scale
 
     def _run(self, latent: Latent, noise_mode: str, num_layers: int) -> Tensor:
@@ -334,6 +338,11 @@ class StyleGAN3(Generator):
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
         self.num_ws, self.img_resolution = self.synthesis.num_ws, img_resolution
         self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, mapping_layers, lr_multiplier=mapping_lr_multiplier)
+
+    @property
+    def style_resolutions(self) -> tuple[int, ...]:
+        """None: no place of an image holds in features that move under it."""
+        return ()
 
     @property
     def transform(self) -> Float[Tensor, "3 3"]:
