@@ -38,6 +38,11 @@ class Encoder(nn.Module):
         """The space of the codes it returns."""
         return "w_plus"
 
+    @property
+    def active_layers(self) -> int:
+        """How many layers, from the first on, have what is their own at this stage."""
+        return self.num_ws if self.stage is None else min(self.stage + 1, self.num_ws)
+
 
 def add_deltas(maps: Sequence[StyleMap], stage: int | None) -> list[StyleMap]:
     """Turn one style and deltas from it into styles (Tov et al. 2021, arXiv:2102.02766, section 4.1).

@@ -1,0 +1,128 @@
+"""The encoders of pSp: a feature pyramid with a head for each style, and two without one.
+
+Tensor names are those of the published files (without their prefix ``encoder.``), so that these load as they are; ``w_avg``
+lies beside the tensors there, as ``latent_avg``, and is none of them here either.
+
+Reference: Richardson et al. 2021, arXiv:2008.00951, section 3.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from encoders import irse
+from encoders.base import Encoder
+from generators.latent import WPlus
+
+COARSE_HEADS, MIDDLE_HEADS = 3, 7
+"""Styles from this number on read the next finer level of the pyramid."""
+ImageBatch = Float[Tensor, "batch {self.in_channels} 256 256"]
+
+
+class EqualLinear(nn.Module):
+    """A linear layer whose weights are kept at unit variance (Karras et al. 2018, arXiv:1710.10196, section 4.1)."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x: Float[Tensor, "batch i"]) -> Float[Tensor, "batch o"]:
+        """Return the outputs."""
+        return F.linear(x, self.weight * self.weight.shape[1] ** -0.5, self.bias)
+
+
+class Map2Style(nn.Module):
+    """Turn a feature map into one style by halving it down to a single pixel (Richardson et al. 2021, figure 2)."""
+
+    def __init__(self, size: int, w_dim: int = 512) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for number in range(int(math.log2(size))):
+            layers += [nn.Conv2d(512 if number == 0 else w_dim, w_dim, 3, stride=2, padding=1), nn.LeakyReLU()]
+        self.convs = nn.Sequential(*layers)
+        self.linear = EqualLinear(w_dim, w_dim)
+
+    def forward(self, x: Float[Tensor, "batch 512 size size"]) -> Float[Tensor, "batch w_dim"]:
+        """Return the style."""
+        return self.linear(self.convs(x).flatten(1))
+
+
+class IRSEEncoder(Encoder):
+    """Base of the published encoders: IR-SE50 on 256 px, and the mean of W."""
+
+    def __init__(self, num_ws: int, w_dim: int, in_channels: int) -> None:
+        super().__init__()
+        self.num_ws, self.w_dim, self.in_channels = num_ws, w_dim, in_channels
+        self.input_layer, self.body = irse.input_layer(in_channels), irse.body()
+        # One row a layer, as files have it.
+        self.register_buffer("w_avg", torch.zeros(num_ws, w_dim), persistent=False)
+
+
+class PyramidEncoder(IRSEEncoder):
+    """Base of pSp and e4e: three levels of a feature pyramid, and a head for each style."""
+
+    def __init__(
+        self,
+        num_ws: int = 18,  # Layers of the generator.
+        w_dim: int = 512,  # Width of a style.
+        in_channels: int = 3,  # 1 for sketches, 19 for segmentation maps.
+    ) -> None:
+        super().__init__(num_ws, w_dim, in_channels)
+        sizes = [16 if i < COARSE_HEADS else 32 if i < MIDDLE_HEADS else 64 for i in range(num_ws)]
+        self.styles = nn.ModuleList(Map2Style(size, w_dim) for size in sizes)
+        self.latlayer1, self.latlayer2 = nn.Conv2d(256, 512, 1), nn.Conv2d(128, 512, 1)
+
+    def head_outputs(self, image: ImageBatch, count: int) -> list[Float[Tensor, "batch w_dim"]]:
+        """Return what the first ``count`` heads read off their levels."""
+        c1, c2, c3 = irse.pyramid_features(self.body, self.input_layer(image))
+        p2 = _upsample(c3, c2.shape[-1]) + self.latlayer1(c2)
+        p1 = _upsample(p2, c1.shape[-1]) + self.latlayer2(c1)
+        levels = [c3 if i < COARSE_HEADS else p2 if i < MIDDLE_HEADS else p1 for i in range(count)]
+        return [head(level) for head, level in zip(self.styles, levels, strict=False)]
+
+
+class GradualStyleEncoder(PyramidEncoder):
+    """pSp: every style has a head of its own."""
+
+    def forward(self, image: ImageBatch) -> WPlus:
+        """Encode faces in [-1, 1], aligned like FFHQ."""
+        return torch.stack(self.head_outputs(image, self.num_ws), dim=1) + self.w_avg
+
+
+class BackboneEncoderUsingLastLayerIntoW(IRSEEncoder):
+    """One style for all layers, from the mean of the last features; e4e calls it SingleStyleCodeEncoder."""
+
+    def __init__(self, num_ws: int = 18, w_dim: int = 512, in_channels: int = 3) -> None:
+        super().__init__(num_ws, w_dim, in_channels)
+        self.linear = EqualLinear(512, w_dim)
+
+    def forward(self, image: ImageBatch) -> WPlus:
+        """Encode faces in [-1, 1], aligned like FFHQ."""
+        features = self.body(self.input_layer(image)).mean((2, 3))
+        return self.linear(features)[:, None] + self.w_avg
+
+
+class BackboneEncoderUsingLastLayerIntoWPlus(IRSEEncoder):
+    """All styles from one vector."""
+
+    def __init__(self, num_ws: int = 18, w_dim: int = 512, in_channels: int = 3) -> None:
+        super().__init__(num_ws, w_dim, in_channels)
+        self.output_layer_2 = nn.Sequential(
+            nn.BatchNorm2d(512), nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(512 * 7 * 7, 512)
+        )
+        self.linear = EqualLinear(512, num_ws * w_dim)
+
+    def forward(self, image: ImageBatch) -> WPlus:
+        """Encode faces in [-1, 1], aligned like FFHQ."""
+        vector = self.output_layer_2(self.body(self.input_layer(image)))
+        return self.linear(vector).unflatten(1, (self.num_ws, self.w_dim)) + self.w_avg
+
+
+def _upsample(x: Float[Tensor, "batch c h w"], size: int) -> Float[Tensor, "batch c {size} {size}"]:
+    return F.interpolate(x, (size, size), mode="bilinear", align_corners=True)

@@ -1,0 +1,87 @@
+"""The encoders of ReStyle, which look several times: at the face, and at what the generator drew of it so far.
+
+Tensor names are those of the published files, as in ``encoders.psp``.
+
+Reference: Alaluf et al. 2021, arXiv:2104.02699.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from encoders.base import Encoder
+from encoders.e4e import from_deltas
+from encoders.psp import ImageBatch, IRSEEncoder, Map2Style
+from generators.base import Generator
+from generators.errors import LatentMismatch
+from generators.latent import WPlus
+
+STEPS = 5
+"""Looks at a face, as the paper has it (section 4)."""
+
+
+class BackboneEncoder(IRSEEncoder):
+    """ReStyle over pSp: all heads read the last features, so that a look is cheap."""
+
+    def __init__(
+        self,
+        num_ws: int = 18,  # Layers of the generator.
+        w_dim: int = 512,  # Width of a style.
+        in_channels: int = 6,  # A face, and what was drawn of it so far.
+    ) -> None:
+        super().__init__(num_ws, w_dim, in_channels)
+        self.styles = nn.ModuleList(Map2Style(16, w_dim) for _ in range(num_ws))
+
+    def head_outputs(self, image: ImageBatch, count: int) -> list[Float[Tensor, "batch w_dim"]]:
+        """Return what the first ``count`` heads read off the last features."""
+        features = self.body(self.input_layer(image))
+        return [head(features) for head in list(self.styles)[:count]]
+
+    def forward(self, image: ImageBatch) -> WPlus:
+        """Return the change of the code so far, plus ``w_avg``."""
+        return torch.stack(self.head_outputs(image, self.num_ws), dim=1) + self.w_avg
+
+
+class ProgressiveBackboneEncoder(BackboneEncoder):
+    """ReStyle over e4e: w_0 from the first head, deltas from the others; ``stage`` turns them on one by one."""
+
+    def forward(self, image: ImageBatch) -> WPlus:
+        """Return the change of the code so far, plus ``w_avg``."""
+        return from_deltas(self.head_outputs(image, self.active_layers), self.num_ws) + self.w_avg
+
+
+def restyle(
+    encoder: Encoder, generator: Generator, image: Float[Tensor, "batch 3 256 256"], steps: int = STEPS
+) -> Iterator[tuple[WPlus, Float[Tensor, "batch 3 height width"]]]:
+    """Encode faces in several steps (Alaluf et al. 2021, section 3, eqs. 1 to 3).
+
+    Args:
+        encoder: with 6 input channels, and for a w_plus.
+        generator: that the codes are for.
+        image: aligned faces in [-1, 1].
+        steps: looks at each face.
+
+    Yields:
+        After each look the codes so far, and what the generator draws from them.
+
+    Raises:
+        LatentMismatch: the encoder looks at single images, or gives stylemaps.
+    """
+    if encoder.in_channels != 6 or encoder.space != "w_plus":
+        raise LatentMismatch(
+            f"ReStyle needs an encoder with 6 input channels that gives a w_plus, not one with {encoder.in_channels} that"
+            f" gives a {encoder.space}"
+        )
+    batch = image.shape[0]
+    latent = encoder.w_avg.expand(1, encoder.num_ws, encoder.w_dim)
+    drawn = generator.synthesis(latent).expand(batch, -1, -1, -1)  # All start from the mean face.
+    for _ in range(steps):
+        both = torch.cat([image, F.adaptive_avg_pool2d(drawn, encoder.input_resolution)], dim=1)
+        latent = latent + (encoder(both) - encoder.w_avg)
+        drawn = generator.synthesis(latent)
+        yield latent, drawn
