@@ -6,11 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from generators.latent import Latent, WPlus
 
+FEATURE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+FLOAT32_UP_TO = 32
+"""Resolution up to which features stay float32 whatever others are computed in: 5 % of the arithmetic of 1024 px, but errors
+made early grow (256 px, random weights, bfloat16 from 4 px on: 40.7 dB PSNR from float32; from 64 px on: 47.9 dB)."""
 NoiseMode: TypeAlias = Literal["const", "random", "none"]
 """Injected noise: the network's own constants, fresh Gaussian noise, or none."""
 
@@ -34,6 +39,11 @@ class Identity:
         return f"{self.name} ({self.sha256[:12]})" if self.sha256 else self.name
 
 
+def dtype_at(resolution: int, feature_dtype: torch.dtype | None, weight_dtype: torch.dtype) -> torch.dtype:
+    """Return what the features of a resolution are computed in."""
+    return weight_dtype if feature_dtype is None or resolution <= FLOAT32_UP_TO else feature_dtype
+
+
 @runtime_checkable
 class Mapping(Protocol):
     """The mapping network of a generator."""
@@ -54,6 +64,9 @@ class Mapping(Protocol):
 @runtime_checkable
 class Synthesis(Protocol):
     """The synthesis network of a generator."""
+
+    feature_dtype: torch.dtype | None
+    """What features are computed in; None: the type of the weights."""
 
     def __call__(
         self, latent: Latent, noise_mode: NoiseMode = "const", compose: Compose | None = None
@@ -83,6 +96,21 @@ class Generator(nn.Module):
     z_dim: int
     """Width of the input noise."""
     identity: Identity = Identity()
+
+    def compute_in(self, dtype: torch.dtype) -> Generator:
+        """Compute features above 32 px in float32 (as at first), bfloat16 or float16, and return the generator itself.
+
+        Weights, styles and the image stay float32, so that latents and gradients do, too. On a CPU with AVX-512 BF16,
+        bfloat16 is about twice as fast, at some 43 dB PSNR from float32. float16 is for GPUs.
+
+        Raises:
+            ValueError: another type.
+        """
+        if dtype not in FEATURE_DTYPES:
+            names = ", ".join(str(known).removeprefix("torch.") for known in FEATURE_DTYPES)
+            raise ValueError(f"features cannot be computed in {dtype}: expected one of {names}")
+        self.synthesis.feature_dtype = None if dtype == torch.float32 else dtype
+        return self
 
     @property
     def w_avg(self) -> Float[Tensor, " w_dim"]:

@@ -8,17 +8,17 @@ with a stylemap, per pixel).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from generators.base import Compose, Generator, NoiseMode
+from generators.base import Compose, Generator, NoiseMode, dtype_at
 from generators.latent import Latent, StyleMap, check_latent
 from generators.mapping import MappingNetwork
-from generators.ops import inverse_haar, modulate
+from generators.ops import fast_layout, inverse_haar, modulate, needs_gradient
 
 Features: TypeAlias = Float[Tensor, "batch c height width"]
 
@@ -45,23 +45,19 @@ class NoisyLeakyReLU(nn.Module):
         self.register_buffer("noise", torch.zeros(1, 1, resolution, resolution))
 
     def forward(self, x: Features, noise_mode: NoiseMode) -> Features:
-        """Add noise of a mode, bias, and bend."""
-        # Noise and bias are small, so they are joined first: one pass over the features instead of two.
+        """Add noise of a mode and bend, in x itself; the convolution before has added the bias."""
         match noise_mode:
             case "const":
-                offset = self.noise + self.bias
+                x = x.add_(self.noise.to(x.dtype))
             case "random":
                 # The published constant is strength times unit noise; its spread is the strength.
                 strength = self.noise.std() if self.noise.numel() > 1 else self.noise.abs().squeeze()
-                shape = (x.shape[0], 1, *x.shape[2:])
-                offset = torch.randn(shape, device=x.device, dtype=x.dtype) * strength + self.bias
+                x = x.add_(torch.randn_like(x[:, :1]) * strength.to(x.dtype))
             case "none":
-                offset = self.bias[None]
+                pass
             case _:
                 raise ValueError(f"noise_mode {noise_mode!r}: expected 'const', 'random' or 'none'")
-        if torch.is_grad_enabled():
-            return F.leaky_relu(x + offset, 0.2)
-        return F.leaky_relu_(x.add_(offset), 0.2)
+        return F.leaky_relu_(x, 0.2)
 
 
 class StyledConv(nn.Module):
@@ -80,9 +76,23 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Features, style_map: StyleMap, noise_mode: NoiseMode) -> Float[Tensor, "batch out_c height width"]:
         """Modulate, convolve, add noise, bend."""
-        x = modulate(x, self.modulation(style_map))
-        x = self.pointwise(self.depthwise(x)) if self.separable else self.conv(x)
+        style = self.modulation(style_map)
+        bias = self.activation.bias.flatten().to(x.dtype)
+        if self.separable:
+            x = self._modulated_depthwise(x, style)
+            x = F.conv2d(x, self.pointwise.weight.to(x.dtype), bias)
+        else:
+            x = F.conv2d(modulate(x, style), self.conv.weight.to(x.dtype), bias, padding=1)
         return self.activation(x, noise_mode)
+
+    def _modulated_depthwise(self, x: Tensor, style: Tensor) -> Tensor:
+        weight: Tensor = self.depthwise.weight
+        if style.shape == (1, x.shape[1], 1, 1) and not needs_gradient(style):
+            # Scales one number a tap instead of one a pixel; the gradient, though, is dearer for weights than for features.
+            weight = weight * style.reshape(-1, 1, 1, 1)
+        else:
+            x = modulate(x, style)
+        return F.conv2d(x, weight.to(x.dtype), padding=1, groups=x.shape[1])
 
 
 class SynthesisBlock(nn.Module):
@@ -113,11 +123,17 @@ class ToImage(nn.Module):
 
     def forward(self, x: Features, style_map: StyleMap) -> Float[Tensor, "batch 3 double_h double_w"]:
         """Return RGB of twice the size."""
-        return inverse_haar(self.conv(modulate(x, self.modulation(style_map))))
+        x = modulate(x, self.modulation(style_map))
+        weight, bias = self.conv.weight, cast(Tensor, self.conv.bias)
+        bands = F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype))
+        return inverse_haar(bands.to(weight.dtype)).contiguous()
 
 
 class MobileSynthesis(nn.Module):
     """Draw an image from a latent: constant, one convolution at 4 px, blocks at 8, 16, ..., then RGB."""
+
+    feature_dtype: torch.dtype | None = None
+    """What features are computed in: see :meth:`generators.base.Generator.compute_in`."""
 
     def __init__(self, channels: Sequence[int], const_channels: int, w_dim: int) -> None:
         super().__init__()
@@ -155,11 +171,11 @@ class MobileSynthesis(nn.Module):
         """
         maps = check_latent(latent, self.num_ws, self.w_dim)
         num_blocks = self.blocks_before(resolution)
-        # A clone, since inference works in place; expand would let it write into the constant.
-        x = self.const.repeat(maps[0].shape[0], 1, 1, 1)
+        x = fast_layout(self.const.expand(maps[0].shape[0], -1, -1, -1))
         x = self.conv1(x, maps[0], noise_mode)
         x = x if compose is None else compose(x)
         for k in range(num_blocks):
+            x = x.to(dtype_at(8 * 2**k, self.feature_dtype, self.const.dtype))
             x = self.blocks[k](x, maps[2 * k + 1 : 2 * k + 3], noise_mode)
             x = x if compose is None else compose(x)
         return x

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from generators.base import Compose, Generator
+from generators.base import Compose, Generator, dtype_at
 from generators.latent import Latent, StyleMap, WPlus, check_latent
 from generators.mapping import truncate
-from generators.ops import filter2d, resize_style
+from generators.ops import bias_act, fast_layout, filter2d, resize_style
 
 Features: TypeAlias = Float[Tensor, "batch c height width"]
 
@@ -89,7 +89,7 @@ class Noise(nn.Module):
         if noise_mode == "none":
             return x
         noise = self.noise if noise_mode == "const" else torch.randn_like(x[:, :1])
-        return x + noise * self.weight[:, None, None]
+        return torch.addcmul(x, noise.to(x.dtype), self.weight.to(x.dtype)[:, None, None])
 
 
 class StyledLayer(nn.Module):
@@ -115,23 +115,24 @@ class StyledLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.apply_noise = Noise(out_channels, resolution)
         self.style = Dense(w_dim, 2 * out_channels)
-        taps = torch.tensor([1.0, 2.0, 1.0])
+        # On the CPU also where the network is built without memory, since no file fills a constant in.
+        taps = torch.tensor([1.0, 2.0, 1.0], device="cpu")
         self.register_buffer("blur", taps.outer(taps) / 16, persistent=False)
 
     def forward(
         self, x: Features | None, style_map: StyleMap, noise_mode: str
     ) -> Float[Tensor, "batch out_c out_height out_width"]:
         """Return styled features; ``x`` is None where the layer starts from its constant."""
-        x = self.const.expand(style_map.shape[0], -1, -1, -1) if x is None else self._convolve(x)
-        x = F.leaky_relu(self.apply_noise(x, noise_mode) + self.bias[:, None, None], 0.2)
+        x = fast_layout(self.const.expand(style_map.shape[0], -1, -1, -1)) if x is None else self._convolve(x)
+        x = bias_act(self.apply_noise(x, noise_mode), self.bias, act="lrelu", gain=1.0, inplace=noise_mode != "none")
         x = x - x.mean((2, 3), keepdim=True)
-        x = x * (x.square().mean((2, 3), keepdim=True) + EPS).rsqrt()
         # Eq. 1, with a scale that is stored less 1.
         scale, shift = resize_style(self._style(style_map), x.shape[2], x.shape[3]).chunk(2, dim=1)
-        return x * (scale + 1) + shift
+        scale = (scale + 1) * (x.square().mean((2, 3), keepdim=True) + EPS).rsqrt()
+        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
 
     def _convolve(self, x: Tensor) -> Tensor:
-        weight = self.weight * (LRELU_GAIN * self.weight[0].numel() ** -0.5)
+        weight = (self.weight * (LRELU_GAIN * self.weight[0].numel() ** -0.5)).to(x.dtype)
         if not self.up:
             return F.conv2d(x, weight, padding=1)
         if self.is_fused:
@@ -159,7 +160,8 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Features) -> Float[Tensor, "batch 3 height width"]:
         """Return colours."""
-        return F.conv2d(x, self.weight * self.weight.shape[1] ** -0.5, self.bias)
+        x = F.conv2d(x, (self.weight * self.weight.shape[1] ** -0.5).to(x.dtype), self.bias.to(x.dtype))
+        return x.to(self.weight.dtype).contiguous()
 
 
 class StyleGAN1Synthesis(nn.Module):
@@ -167,6 +169,8 @@ class StyleGAN1Synthesis(nn.Module):
 
     lod: Tensor
     """0 draws all details; 1.5 draws a quarter of the resolution, half blended with an eighth, and enlarges it."""
+    feature_dtype: torch.dtype | None = None
+    """What features are computed in: see :meth:`generators.base.Generator.compute_in`."""
 
     def __init__(self, w_dim: int, img_resolution: int, channel_base: int, channel_max: int, fused_from: int) -> None:
         super().__init__()
@@ -224,6 +228,7 @@ class StyleGAN1Synthesis(nn.Module):
         x: Tensor | None = None
         levels = []
         for level in range(last + 1):
+            x = x if x is None else x.to(dtype_at(4 * 2**level, self.feature_dtype, maps[0].dtype))
             for layer in (2 * level, 2 * level + 1):
                 x = self.get_submodule(f"layer{layer}")(x, maps[layer], noise_mode)
             assert x is not None

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from generators.base import Compose, Generator
+from generators.base import Compose, Generator, dtype_at
 from generators.errors import UnknownName
 from generators.latent import Latent, StyleMap, WPlus, check_latent
 from generators.mapping import truncate
-from generators.ops import bias_act, conv2d_resample, downsample2d, modulated_conv2d, upsample2d
+from generators.ops import bias_act, conv2d_resample, downsample2d, fast_layout, modulated_conv2d, upsample2d
 
 Features: TypeAlias = Float[Tensor, "batch c height width"]
 Image: TypeAlias = Float[Tensor, "batch 3 height width"]
@@ -184,13 +184,14 @@ class StyledConv(nn.Module):
         x = modulated_conv2d(
             x, self.weight, styles, up=self.up, padding=1, resample_filter=self.resample_filter if self.up > 1 else None
         )
+        # No gradient needs what a modulated convolution returns, so noise and activation may overwrite it.
         if noise_mode == "const":
-            x = x + (self.noise_const * self.noise_strength).to(x.dtype)
+            x = x.add_((self.noise_const * self.noise_strength).to(x.dtype))
         elif noise_mode == "random":
             noise = torch.randn([x.shape[0], 1, *x.shape[2:]], device=x.device)
-            x = x + (noise * self.noise_strength).to(x.dtype)
+            x = x.add_((noise * self.noise_strength).to(x.dtype))
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        return bias_act(x, self.bias, act="lrelu", gain=2**0.5 * gain, clamp=clamp)
+        return bias_act(x, self.bias, act="lrelu", gain=2**0.5 * gain, clamp=clamp, inplace=True)
 
 
 class ToRGB(nn.Module):
@@ -206,7 +207,8 @@ class ToRGB(nn.Module):
     def forward(self, x: Features, style_map: StyleMap) -> Image:
         """Return colour."""
         styles = self.affine(style_map) * self.weight.shape[1] ** -0.5
-        return bias_act(modulated_conv2d(x, self.weight, styles, demodulate=False), self.bias, clamp=self.conv_clamp)
+        x = modulated_conv2d(x, self.weight, styles, demodulate=False)
+        return bias_act(x, self.bias, clamp=self.conv_clamp, inplace=True)
 
 
 class Conv(nn.Module):
@@ -238,7 +240,8 @@ class Conv(nn.Module):
         f = self.resample_filter if is_resampled else None
         x = conv2d_resample(x, weight, f, self.up, self.down, padding=self.weight.shape[2] // 2)
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        return bias_act(x, self.bias, act=self.act, gain=(2**0.5 if self.act == "lrelu" else 1) * gain, clamp=clamp)
+        gain *= 2**0.5 if self.act == "lrelu" else 1
+        return bias_act(x, self.bias, act=self.act, gain=gain, clamp=clamp, inplace=True)
 
 
 class SynthesisBlock(nn.Module):
@@ -285,12 +288,15 @@ class SynthesisBlock(nn.Module):
             image = upsample2d(image, self.resample_filter)
         if self.torgb is None:
             return image
-        colour = self.torgb(x, style_map).float()
-        return colour if image is None else image + colour
+        colour = self.torgb(x, style_map)
+        return colour.to(self.torgb.bias.dtype) if image is None else image.add_(colour)
 
 
 class StyleGAN2Synthesis(nn.Module):
     """Draw an image from a latent: a constant at 4 px, then blocks at 8, 16, ... px."""
+
+    feature_dtype: torch.dtype | None = None
+    """What features are computed in: see :meth:`generators.base.Generator.compute_in`."""
 
     def __init__(
         self,
@@ -341,7 +347,7 @@ class StyleGAN2Synthesis(nn.Module):
         """
         image = self._run(latent, self.img_resolution, noise_mode, compose or (lambda x: x))[1]
         assert image is not None, "the last block draws in every architecture"
-        return image
+        return image.contiguous()
 
     def _run(
         self, latent: Latent, last: int, noise_mode: str, compose: Compose | None = None
@@ -351,12 +357,11 @@ class StyleGAN2Synthesis(nn.Module):
             raise ValueError(f"noise_mode {noise_mode!r}: expected 'const', 'random' or 'none'")
         maps = check_latent(latent, self.num_ws, self.w_dim)
         first = self.block(LOWEST)
-        x, image = first.const.expand(maps[0].shape[0], -1, -1, -1), None
+        x, image = fast_layout(first.const.expand(maps[0].shape[0], -1, -1, -1)), None
         # Colour shares its style with the next block's first convolution, so a block moves on by its convolutions alone.
         for k, resolution in enumerate(self.resolutions[: self.resolutions.index(last) + 1]):
             block = self.block(resolution)
-            is_half = resolution in self.fp16_resolutions and x.is_cuda
-            x = x.to(torch.float16 if is_half else torch.float32)
+            x = x.to(self._dtype_at(resolution, x))
             pair = (maps[max(2 * k - 1, 0)], maps[2 * k])
             x = block.draw(x, pair, noise_mode) if k else block.conv1(x, pair[1], noise_mode)
             if compose is not None:
@@ -364,6 +369,11 @@ class StyleGAN2Synthesis(nn.Module):
                 image = block.add_colour(image, x, maps[2 * k + 1])
                 image = image if image is None else compose(image)
         return x, image
+
+    def _dtype_at(self, resolution: int, x: Tensor) -> torch.dtype:
+        if resolution in self.fp16_resolutions and x.is_cuda:
+            return torch.float16
+        return dtype_at(resolution, self.feature_dtype, self.block(LOWEST).const.dtype)
 
 
 class StyleGAN2(Generator):

@@ -10,16 +10,16 @@ Reference: Karras et al. 2021, arXiv:2106.12423; filters and sizes are those of 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from generators.base import Compose, Generator
+from generators.base import Compose, Generator, dtype_at
 from generators.errors import LatentMismatch
 from generators.latent import Latent, check_latent
-from generators.ops import filtered_lrelu, modulated_conv2d
+from generators.ops import fast_layout, filtered_lrelu, modulated_conv2d
 from generators.stylegan2 import Dense, MappingNetwork
 
 Features: TypeAlias = Float[Tensor, "batch c height width"]
@@ -214,6 +214,9 @@ class FilteredLayer(nn.Module):
 class StyleGAN3Synthesis(nn.Module):
     """Draw an image from a w_plus: one style places the Fourier features, one belongs to every layer."""
 
+    feature_dtype: torch.dtype | None = None
+    """What features are computed in: see :meth:`generators.base.Generator.compute_in`."""
+
     def __init__(
         self,
         w_dim: int,  # Width of a style.
@@ -270,7 +273,9 @@ class StyleGAN3Synthesis(nn.Module):
         """
         if compose is not None:
             raise ValueError("StyleGAN3 composes no features: they move under the pixels, so that no place holds in them")
-        return self._run(latent, noise_mode, len(self.layer_names)) * self.output_scale
+        return (
+            self._run(latent, noise_mode, len(self.layer_names)).to(self.input.weight.dtype).contiguous() * self.output_scale
+        )
 
     def _run(self, latent: Latent, noise_mode: str, num_layers: int) -> Tensor:
         if noise_mode not in NOISE_MODES:
@@ -282,9 +287,10 @@ class StyleGAN3Synthesis(nn.Module):
                 "belongs to a place; average the maps, or use a StyleGAN2"
             )
         first, *rest = (style_map[:, :, 0, 0] for style_map in maps)
-        x = self.input(first)
+        x = fast_layout(self.input(first))
         for name, w in zip(self.layer_names[:num_layers], rest, strict=False):
-            x = self.get_submodule(name)(x, w)
+            layer = cast(FilteredLayer, self.get_submodule(name))
+            x = layer(x.to(dtype_at(layer.band.sampling_rate, self.feature_dtype, w.dtype)), w)
         return x
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from generators.errors import UnknownName
 from generators.ops import _triton
+from generators.ops.gradient import needs_gradient
 
 if TYPE_CHECKING:
     import triton.language as tl  # type: ignore[import-untyped, import-not-found]
@@ -52,6 +53,7 @@ def bias_act(
     gain: float | None = None,
     clamp: float | None = None,
     impl: str = "auto",
+    inplace: bool = False,
 ) -> Float[Tensor, "*shape"]:
     """Add a bias, bend, scale and clamp.
 
@@ -64,6 +66,7 @@ def bias_act(
         gain: applied after the activation; None: sqrt(2) for relu, lrelu and swish, else 1.
         clamp: bound of the scaled result's absolute value; None clamps nothing.
         impl: ``"auto"`` goes by device; ``"reference"``; ``"triton"``.
+        inplace: let x be overwritten where no gradient needs it; it is lost then.
 
     Raises:
         UnknownName: no such activation or implementation.
@@ -85,13 +88,12 @@ def bias_act(
         default.gain if gain is None else float(gain),
         None if clamp is None else float(clamp),
     )
-    match _triton.choose("bias_act", impl, x):
-        case "triton":
-            return _BiasAct.apply(x, b, recipe)
-        case "fast" if not torch.is_grad_enabled():
-            return _in_place(x, b, recipe)
-        case _:
-            return _reference(x, b, recipe)
+    route = _triton.choose("bias_act", impl, x)
+    if route == "reference":
+        return _reference(x, b, recipe)
+    if not needs_gradient(x, b):
+        return _ROUTES[route](0, x, b, recipe, inplace=inplace)
+    return _BiasAct.apply(x, b, recipe, route) if route == "triton" or recipe.shows_in_output else _reference(x, b, recipe)
 
 
 class _Recipe(NamedTuple):
@@ -102,6 +104,11 @@ class _Recipe(NamedTuple):
     clamp: float | None
 
     @property
+    def slope_below(self) -> float:
+        """Slope below 0 of the activations that are straight on both sides."""
+        return {"linear": 1.0, "relu": 0.0}.get(self.act, self.alpha)
+
+    @property
     def shows_in_output(self) -> bool:
         """Tell whether the output alone decides the slope, so that the input need not be kept for the backward pass."""
         return self.act in ("linear", "relu", "lrelu") and self.alpha >= 0 and self.gain > 0
@@ -110,7 +117,12 @@ class _Recipe(NamedTuple):
 def _biased(x: Tensor, b: Tensor | None, dim: int) -> Tensor:
     if b is None:
         return x
-    return x + b.to(x.dtype).reshape([-1 if axis == dim else 1 for axis in range(x.ndim)])
+    return x + b.to(x.dtype).reshape(_along(dim, x.ndim))
+
+
+def _along(dim: int, ndim: int) -> list[int]:
+    """Return the shape that broadcasts numbers along one dimension."""
+    return [-1 if axis == dim else 1 for axis in range(ndim)]
 
 
 def _reference(x: Tensor, b: Tensor | None, recipe: _Recipe) -> Tensor:
@@ -120,67 +132,75 @@ def _reference(x: Tensor, b: Tensor | None, recipe: _Recipe) -> Tensor:
     return x if recipe.clamp is None else x.clamp(-recipe.clamp, recipe.clamp)
 
 
-def _in_place(x: Tensor, b: Tensor | None, recipe: _Recipe) -> Tensor:
-    """Allocate one result and work in it, where no gradient needs what lies between."""
-    if recipe.act == "lrelu" and 0 <= recipe.alpha <= 1 and b is not None:
-        y = F.leaky_relu_(_biased(x, b, recipe.dim), recipe.alpha)
+def _fast(order: int, x: Tensor, b: Tensor | None, recipe: _Recipe, *grads: Tensor, inplace: bool = False) -> Tensor:
+    """Compute the op (order 0), or its slope times a gradient (order 1; x is the output then), and allocate one result."""
+    if order:
+        y = torch.ops.aten.leaky_relu_backward(grads[0], x, recipe.slope_below, True).mul_(recipe.gain)
+        return y if recipe.clamp is None else y.masked_fill_(x.abs() >= recipe.clamp, 0)
+    if inplace and b is not None:
+        y = x.add_(b.to(x.dtype).reshape(_along(recipe.dim, x.ndim)))
     else:
-        y = ACTIVATIONS[recipe.act].function(_biased(x, b, recipe.dim), recipe.alpha)
-    y = y.clone() if y is x else y
+        y = _biased(x, b, recipe.dim)
+        y = y.clone() if y is x and not inplace else y
+    if recipe.act == "lrelu":
+        y = F.leaky_relu_(y, recipe.alpha)
+    elif recipe.act != "linear":
+        y = ACTIVATIONS[recipe.act].function(y, recipe.alpha)
     y = y.mul_(recipe.gain) if recipe.gain != 1 else y
     return y if recipe.clamp is None else y.clamp_(-recipe.clamp, recipe.clamp)
 
 
 class _BiasAct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, b: Tensor | None, recipe: _Recipe) -> Tensor:
-        y = _launch(0, x, b, recipe)
-        ctx.recipe = recipe
+    def forward(ctx: Any, x: Tensor, b: Tensor | None, recipe: _Recipe, route: str) -> Tensor:
+        y = _ROUTES[route](0, x, b, recipe)
+        ctx.recipe, ctx.route = recipe, route
         ctx.save_for_backward(*((y, None) if recipe.shows_in_output else (x, b)))
         ctx.bias_type = None if b is None else b.dtype
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
-        grad_x = _Slope.apply(grad, *ctx.saved_tensors, ctx.recipe)
-        return grad_x, _bias_gradient(grad_x, ctx.recipe.dim, ctx.bias_type), None
+        grad_x = _Slope.apply(grad, *ctx.saved_tensors, ctx.recipe, ctx.route)
+        grad_b = _bias_gradient(grad_x, ctx.recipe.dim, ctx.bias_type) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_b, None, None
 
 
 class _Slope(torch.autograd.Function):
     """Multiply with the slope of the op: its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, x: Tensor, b: Tensor | None, recipe: _Recipe) -> Tensor:
-        ctx.recipe = recipe
+    def forward(ctx: Any, grad: Tensor, x: Tensor, b: Tensor | None, recipe: _Recipe, route: str) -> Tensor:
+        ctx.recipe, ctx.route = recipe, route
         ctx.save_for_backward(grad, x, b)
-        return _launch(1, x, b, recipe, grad)
+        return _ROUTES[route](1, x, b, recipe, grad)
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> Any:  # type: ignore[override]
         grad, x, b = ctx.saved_tensors
-        grad_grad = _Slope.apply(outer, x, b, ctx.recipe) if ctx.needs_input_grad[0] else None
+        grad_grad = _Slope.apply(outer, x, b, ctx.recipe, ctx.route) if ctx.needs_input_grad[0] else None
         if ctx.recipe.shows_in_output or not any(ctx.needs_input_grad[1:3]):
-            return grad_grad, None, None, None
+            return grad_grad, None, None, None, None
         if torch.is_grad_enabled():
             # Third derivatives and beyond are too rare for a kernel.
             u = _biased(x, b, ctx.recipe.dim)
             (slope,) = torch.autograd.grad(_reference(u, None, ctx.recipe), u, grad, create_graph=True)
             (grad_x,) = torch.autograd.grad(slope, u, outer, create_graph=True)
         else:
-            grad_x = _launch(2, x, b, ctx.recipe, grad, outer)
-        return grad_grad, grad_x, _bias_gradient(grad_x, ctx.recipe.dim, None if b is None else b.dtype), None
+            grad_x = _ROUTES[ctx.route](2, x, b, ctx.recipe, grad, outer)
+        return grad_grad, grad_x, _bias_gradient(grad_x, ctx.recipe.dim, None if b is None else b.dtype), None, None
 
 
 def _bias_gradient(grad: Tensor, dim: int, dtype: torch.dtype | None) -> Tensor | None:
     return None if dtype is None else grad.sum([axis for axis in range(grad.ndim) if axis != dim]).to(dtype)
 
 
-def _launch(order: int, x: Tensor, b: Tensor | None, recipe: _Recipe, *grads: Tensor) -> Tensor:
+def _launch(order: int, x: Tensor, b: Tensor | None, recipe: _Recipe, *grads: Tensor, inplace: bool = False) -> Tensor:
     """Compute the op (order 0), or its first or second derivative times one or two gradients."""
     # All tensors are walked in the order of x's memory, whatever its layout.
     if not (x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))):
         x = x.contiguous()
-    y = torch.empty_like(x)
+    y = x if inplace else torch.empty_like(x)
     grads = tuple(grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad) for grad in grads)
     accumulator = torch.promote_types(x.dtype, torch.float32)
     _triton.launch(
@@ -274,3 +294,6 @@ def _kernel(
             clamped = tl.abs(u) >= CLAMP if SHOWS_IN_OUTPUT else tl.abs(a * GAIN) > CLAMP
             v = tl.where(clamped, 0.0, v)
     tl.store(y + index, v.to(y.dtype.element_ty), mask=fits)
+
+
+_ROUTES = {"fast": _fast, "triton": _launch}

@@ -20,4 +20,4 @@ def modulate(
     x: Float[Tensor, "batch c height width"], style: Float[Tensor, "batch c h w"]
 ) -> Float[Tensor, "batch c height width"]:
     """Scale features by a style, pixel by pixel: ``s * x`` in Honda et al. eq. (2); a 1x1 style scales whole channels."""
-    return x * resize_style(style, x.shape[2], x.shape[3])
+    return x * resize_style(style, x.shape[2], x.shape[3]).to(x.dtype)

@@ -54,3 +54,11 @@ def test_inverse_haar_has_first_and_second_gradients():
 
 def test_inverse_haar_keeps_the_type():
     assert inverse_haar(torch.zeros(1, 4, 2, 2, dtype=torch.float16)).dtype == torch.float16
+
+
+def test_inverse_haar_keeps_the_layout():
+    bands = torch.randn(2, 8, 3, 5)
+    image = inverse_haar(bands.contiguous(memory_format=torch.channels_last))
+    assert image.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(image, inverse_haar(bands))
+    assert torch.equal(inverse_haar(bands[:, :, ::2]), inverse_haar(bands[:, :, ::2].contiguous()))

@@ -269,3 +269,12 @@ def test_the_default_generator_keeps_the_contract(default_generator):
         assert_same_image(default_generator.synthesis(maps), image, tolerance=1e-3)
     assert image.abs().max() < 3
     assert image.std() > 0.2
+
+
+def test_bfloat16_stays_close_to_float32(tiny_generator):
+    latent = torch.randn(2, tiny_generator.num_ws, tiny_generator.w_dim, generator=torch.Generator().manual_seed(0))
+    expected = tiny_generator.synthesis(latent)
+    image = tiny_generator.compute_in(torch.bfloat16).synthesis(latent)
+    assert image.dtype == torch.float32
+    assert 0 < (image - expected).square().mean() < 1e-3 * expected.square().mean()
+    assert torch.equal(tiny_generator.compute_in(torch.float32).synthesis(latent), expected)

@@ -193,3 +193,15 @@ def test_sizes_of_the_published_network():
 def test_resolutions_that_are_no_power_of_2_are_refused():
     with pytest.raises(ValueError, match="img_resolution=24"):
         StyleGAN1(24)
+
+
+def test_bfloat16_stays_close_to_float32():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        generator = StyleGAN1(64, 16, 16, mapping_layers=2, channel_base=512, channel_max=16).eval().requires_grad_(False)
+        w_plus = torch.randn(2, generator.num_ws, 16)
+    expected = generator.synthesis(w_plus)
+    image = generator.compute_in(torch.bfloat16).synthesis(w_plus)
+    assert image.dtype == torch.float32
+    assert 0 < (image - expected).square().mean() < 1e-4 * 2**2
+    assert torch.equal(generator.compute_in(torch.float32).synthesis(w_plus), expected)

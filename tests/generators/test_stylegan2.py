@@ -239,3 +239,61 @@ def test_gradients_reach_the_codes_and_every_weight():
     assert codes.grad.abs().sum(2).min() > 0
     without = [name for name, p in generator.synthesis.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
+
+
+@pytest.fixture(scope="module")
+def middling():
+    """A 128 px generator: large enough to have features that may be computed in half precision."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        generator = StyleGAN2(128, 16, w_dim=16, mapping_layers=2, channel_base=1024, channel_max=16)
+        for resolution in generator.synthesis.resolutions:
+            generator.synthesis.block(resolution).conv1.noise_strength.data.fill_(0.1)
+    return generator.eval().requires_grad_(False)
+
+
+def test_bfloat16_stays_close_to_float32_and_comes_back(middling):
+    codes = some_codes(middling)
+    expected = middling.synthesis(codes)
+    try:
+        assert middling.compute_in(torch.bfloat16) is middling
+        image = middling.synthesis(codes)
+        assert middling.synthesis.features(codes, 64).dtype == torch.bfloat16
+        assert middling.synthesis.features(codes, 32).dtype == image.dtype == torch.float32
+        error = (image - expected).square().mean()
+        assert 0 < error < 1e-4 * 2**2  # 40 dB of the range from -1 to 1
+        leaf = codes.clone().requires_grad_()
+        middling.synthesis(leaf).square().mean().backward()
+        assert leaf.grad.dtype == torch.float32
+        assert leaf.grad.isfinite().all()
+    finally:
+        middling.compute_in(torch.float32)
+    assert torch.equal(middling.synthesis(codes), expected)
+    with pytest.raises(ValueError, match=r"torch\.int8: expected one of float32, bfloat16, float16"):
+        middling.compute_in(torch.int8)
+
+
+@pytest.mark.parametrize("architecture", ["skip", "orig", "resnet"])
+def test_drawing_twice_or_with_gradients_gives_the_same_image(architecture):
+    # Without gradients features are overwritten: neither constants nor codes may be.
+    generator = tiny(architecture=architecture)
+    codes = some_codes(generator)
+    state = {name: value.clone() for name, value in generator.state_dict().items()}
+    images = [generator.synthesis(codes) for _ in range(2)]
+    assert torch.equal(*images)
+    assert_close(generator.synthesis(codes.clone().requires_grad_()).detach(), images[0])
+    assert all(torch.equal(value, state[name]) for name, value in generator.state_dict().items())
+    assert images[0].is_contiguous()
+
+
+def test_gradients_are_the_same_for_fixed_and_for_trained_weights():
+    # Fixed weights take a way of their own through modulated convolutions.
+    generator, grads = tiny(), []
+    for trained in (False, True):
+        codes = some_codes(generator).requires_grad_()
+        image = generator.requires_grad_(trained).synthesis(codes)
+        (first,) = torch.autograd.grad(image.square().mean(), codes, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), codes)
+        grads.append((first.detach(), second))
+    for fixed, free in zip(*grads, strict=True):
+        assert_close(fixed, free, GOLDEN)

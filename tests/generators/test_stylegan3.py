@@ -186,3 +186,15 @@ def test_filters_bending_rate_and_scale_are_arguments(generator, z):
     image = other(z)
     other.synthesis.output_scale = 1.0
     torch.testing.assert_close(other(z), 2 * image)
+
+
+def test_bfloat16_stays_close_to_float32():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        generator = StyleGAN3(64, 16, w_dim=16, channel_base=512, channel_max=16, num_layers=6).eval().requires_grad_(False)
+        w_plus = torch.randn(2, generator.num_ws, 16)
+    expected = generator.synthesis(w_plus)
+    image = generator.compute_in(torch.bfloat16).synthesis(w_plus)
+    assert image.dtype == torch.float32
+    assert 0 < (image - expected).square().mean() < 1e-4 * 2**2
+    assert torch.equal(generator.compute_in(torch.float32).synthesis(w_plus), expected)
