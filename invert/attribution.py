@@ -1,0 +1,311 @@
+"""Did this generator draw this picture? Project it, and look at the distance that is left.
+
+What a generator drew, it can draw again: its codes lie in W, where the projector searches. Photos, and pictures of other
+generators, keep a distance. How large either is depends on generator, distance and number of steps, so that a verdict needs
+a calibration: the distances of known samples and of known photos, under the same settings.
+
+Reference: Karras et al. 2020, arXiv:1912.04958, section 5.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, UInt8
+from PIL import Image
+from torch import Tensor
+
+from generators.base import Generator, Identity
+from generators.errors import ToolkitError
+from invert.errors import TooFewImages
+from invert.inversion import resize
+from invert.perceptual import Perceptual
+from invert.photo import to_tensor, to_uint8
+from invert.projector import LOSS_RESOLUTION, Projector
+from pretrained.cache import whole_file
+
+DEFAULT_STEPS = 40
+MIN_CALIBRATION = 5
+"""Pictures of either kind: with fewer, a threshold is a guess."""
+JPEG_QUALITY = 90
+"""Samples go through it before they are measured, as pictures do on their way to whoever asks."""
+VERSION = 1
+SHIPPED = Path(__file__).with_name("attribution.json")
+"""Calibration of the default generator."""
+
+
+class CalibrationError(ToolkitError):
+    """A calibration that is damaged, or was made for another generator or with other settings."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a distance depends on, besides the picture."""
+
+    generator: str
+    """Its identity in words: name and hash."""
+    distance: str
+    """Name of the perceptual distance, with its backbone."""
+    steps: int
+    """Of the projector, in W, from the mean face."""
+
+
+@dataclass(frozen=True)
+class Roc:
+    """Which share of samples is found, for every share of photos that is taken for samples by mistake."""
+
+    thresholds: Float64[np.ndarray, " points"]
+    """Pictures below are called generated; rising."""
+    false_positives: Float64[np.ndarray, " points"]
+    """Share of photos that lie below."""
+    true_positives: Float64[np.ndarray, " points"]
+    """Share of samples that lie below."""
+
+    @property
+    def area(self) -> float:
+        """Under the curve: 1 for a perfect separation, 0.5 for none."""
+        return float(np.trapezoid(self.true_positives, self.false_positives))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Distances of pictures whose origin is known."""
+
+    settings: Settings
+    generated: tuple[float, ...]
+    """Of samples of the generator."""
+    real: tuple[float, ...]
+    """Of photos."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Where the pictures came from; JSON values only."""
+
+    def __post_init__(self) -> None:
+        for kind, values in (("samples", self.generated), ("photos", self.real)):
+            if len(values) < MIN_CALIBRATION:
+                raise TooFewImages(f"calibration with {kind}", len(values), MIN_CALIBRATION, "a threshold would be a guess")
+            if not all(math.isfinite(value) for value in values):
+                raise CalibrationError(f"calibration: distances of {kind} that are not finite")
+
+    @property
+    def roc(self) -> Roc:
+        """The curve over all thresholds that lie between two distances."""
+        values = np.unique([*self.generated, *self.real])
+        thresholds = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [values[-1] * 2 + 1]])
+        below = [
+            np.searchsorted(np.sort(np.array(kind)), thresholds, side="left") / len(kind)
+            for kind in (self.real, self.generated)
+        ]
+        return Roc(thresholds, below[0], below[1])
+
+    @property
+    def threshold(self) -> float:
+        """Where found samples and spared photos are most in sum."""
+        roc = self.roc
+        gain = roc.true_positives - roc.false_positives
+        best = np.flatnonzero(gain >= gain.max() - 1e-12)
+        return float(roc.thresholds[best[len(best) // 2]])
+
+    def area_interval(self, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+        """Return the 95 % bootstrap interval of the area under the curve."""
+        random = np.random.default_rng(seed)
+        kinds = [np.array(kind) for kind in (self.generated, self.real)]
+        resampled = [kind[random.integers(len(kind), size=(draws, len(kind)))] for kind in kinds]
+        # The area is the share of pairs in the right order; equal distances count half.
+        pairs = zip(*resampled, strict=True)
+        areas = [np.mean(np.sign(real - generated[:, None]) / 2 + 0.5) for generated, real in pairs]
+        low, high = np.quantile(areas, [0.025, 0.975])
+        return float(low), float(high)
+
+    def judge(self, distance: float) -> Verdict:
+        """Say which kind a distance belongs to."""
+        real_as_close = float(np.mean(np.array(self.real) <= distance))
+        generated_as_far = float(np.mean(np.array(self.generated) >= distance))
+        return Verdict(distance < self.threshold, distance, self.threshold, real_as_close, generated_as_far)
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps({"version": VERSION, **asdict(self)}, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read what ``save`` wrote.
+
+        Raises:
+            CalibrationError: it is missing, damaged, of another version, or holds something else.
+            TooFewImages: it holds too few distances.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if data["version"] != VERSION:
+                raise CalibrationError(f"{path}: calibration of version {data['version']}, expected {VERSION}: make it anew")
+            generated, real = (tuple(float(value) for value in data[kind]) for kind in ("generated", "real"))
+            settings = Settings(*(kind(data["settings"][name]) for name, kind in _FIELDS.items()))
+            return cls(settings, generated, real, dict(data["notes"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CalibrationError(
+                f"{path}: not a calibration ({type(error).__name__}: {error}); make one with --calibrate"
+            ) from error
+
+
+_FIELDS: dict[str, Callable[[Any], Any]] = {"generator": str, "distance": str, "steps": int}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a distance says."""
+
+    is_generated: bool
+    """Drawn by this generator; else a photo, or a picture from elsewhere."""
+    distance: float
+    threshold: float
+    real_as_close: float
+    """Share of the calibration's photos that come as close: how often such a verdict would be wrong about a photo."""
+    generated_as_far: float
+    """Share of its samples that stay as far: how often such a verdict would be wrong about a sample."""
+
+
+class Attributor:
+    """Measures how closely a generator can draw pictures."""
+
+    def __init__(self, generator: Generator, distance: Perceptual, steps: int = DEFAULT_STEPS) -> None:
+        self.generator, self.distance = generator, distance
+        self.settings = Settings(str(generator.identity), distance.name, steps)
+        self._projector = Projector(generator, distance, space="w", steps=steps, w_avg_weight=0.0)
+
+    def measure(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
+        """Return the perceptual distances at 256 px that projection into W leaves; from 0 on.
+
+        Args:
+            image: whole pictures of the generator's kind (faces: aligned) in [-1, 1].
+        """
+        drawn = self._projector(image).image
+        with torch.no_grad():
+            return self.distance(resize(drawn, LOSS_RESOLUTION), resize(image, LOSS_RESOLUTION)).cpu()
+
+    def measure_photo(self, photo: UInt8[np.ndarray, "height width 3"]) -> float:
+        """Return the distance of one picture."""
+        return float(self.measure(to_tensor(photo)[None].to(self.generator.w_avg.device)))
+
+    def samples(self, count: int, seed: int = 0) -> Iterable[UInt8[np.ndarray, "height width 3"]]:
+        """Draw pictures of the generator, untruncated, and give them as they come out of a JPEG of 256 px."""
+        random = torch.Generator().manual_seed(seed)
+        for _ in range(count):
+            z = torch.randn(1, self.generator.z_dim, generator=random).to(self.generator.w_avg)
+            with torch.no_grad():
+                drawn = resize(self.generator(z), LOSS_RESOLUTION)
+            yield as_jpeg(to_uint8(drawn[0]))
+
+    def calibrate(
+        self,
+        photos: Iterable[UInt8[np.ndarray, "height width 3"]],
+        num_samples: int,
+        seed: int = 0,
+        notes: dict[str, Any] | None = None,
+        on_picture: Callable[[str, float], None] | None = None,
+    ) -> Calibration:
+        """Measure known pictures.
+
+        Args:
+            photos: real ones, aligned if they are faces.
+            num_samples: how many of the generator's own to draw.
+            seed: of the samples.
+            notes: kept with the calibration.
+            on_picture: told the kind and distance of each.
+
+        Raises:
+            TooFewImages: fewer than five of either kind.
+        """
+
+        def measured(kind: str, pictures: Iterable[np.ndarray]) -> tuple[float, ...]:
+            values = []
+            for picture in pictures:
+                values.append(self.measure_photo(picture))
+                if on_picture is not None:
+                    on_picture(kind, values[-1])
+            return tuple(values)
+
+        generated = measured("generated", self.samples(num_samples, seed))
+        return Calibration(self.settings, generated, measured("real", photos), {"seed": seed, **(notes or {})})
+
+    def check(self, calibration: Calibration) -> None:
+        """Refuse a calibration that was made otherwise.
+
+        Raises:
+            CalibrationError: naming what differs.
+        """
+        differing = [
+            f"{name} {theirs!r}, here {ours!r}"
+            for (name, theirs), ours in zip(
+                asdict(calibration.settings).items(), asdict(self.settings).values(), strict=True
+            )
+            if theirs != ours
+        ]
+        if differing:
+            raise CalibrationError(f"the calibration was made with {'; '.join(differing)}: make one with --calibrate")
+
+
+def as_jpeg(photo: UInt8[np.ndarray, "height width 3"], quality: int = JPEG_QUALITY) -> UInt8[np.ndarray, "height width 3"]:
+    """Compress a picture and decode it again."""
+    buffer = io.BytesIO()
+    Image.fromarray(photo).save(buffer, "JPEG", quality=quality)
+    return np.array(Image.open(buffer))
+
+
+def plot_roc(calibration: Calibration, path: Path) -> None:
+    """Draw the ROC curve, and beside it the distances that it comes from, into a PNG; whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure  # Not pyplot, which would look for a display.
+
+    roc, (low, high) = calibration.roc, calibration.area_interval()
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    curve, spread = figure.subplots(1, 2)
+    curve.plot(roc.false_positives, roc.true_positives, color="#1f5fa8", lw=2, drawstyle="steps-post")
+    curve.plot([0, 1], [0, 1], color="#999999", lw=1, ls=":")
+    curve.set(
+        xlabel="photos taken for samples", ylabel="samples found", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
+        title=f"area {roc.area:.3f} (95 %: {low:.3f} to {high:.3f})",
+    )  # fmt: skip
+    bins = np.linspace(0, max(*calibration.generated, *calibration.real) * 1.05, 24).tolist()
+    spread.hist(calibration.generated, bins, color="#1f5fa8", alpha=0.75, label=f"{len(calibration.generated)} samples")
+    spread.hist(calibration.real, bins, color="#d9822b", alpha=0.75, label=f"{len(calibration.real)} photos")
+    spread.axvline(calibration.threshold, color="#222222", lw=1, ls="--", label=f"threshold {calibration.threshold:.3f}")
+    spread.set(
+        xlabel=f"{calibration.settings.distance} after {calibration.settings.steps} steps in W", ylabel="pictures",
+        title=calibration.settings.generator,
+    )  # fmt: skip
+    spread.legend(frameon=False)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def find_calibration(file: Path | None, folder: Path, generator: Identity) -> Calibration:
+    """Load the calibration of a generator: a file that was named, the one in a folder, or the one that ships.
+
+    Raises:
+        CalibrationError: there is none, or what was named cannot be read.
+    """
+    for path in [file] if file is not None else [folder / "calibration.json", SHIPPED]:
+        if path.is_file() or file is not None:
+            found = Calibration.load(path)
+            if file is not None or found.settings.generator == str(generator):
+                return found
+    raise CalibrationError(
+        f"no calibration for the generator {generator}: make one with --calibrate DIR, where DIR holds real photos of what"
+        " it draws"
+    )
