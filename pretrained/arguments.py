@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor
 
@@ -157,16 +157,12 @@ def stylegan3_arguments(tensors: Tensors, settings: Settings | None = None) -> d
     if [n for n, _, _ in layers] != list(range(num_layers + 1)) or not 2 <= num_layers <= 64 or img_resolution < 4:
         raise BrokenFile(f"no StyleGAN3 has {len(layers)} layers that end with number {num_layers} at {img_resolution} px")
     _check_rgb("StyleGAN3", colours)
-    plan: dict[str, Any] = {
-        "num_critical": 2,
-        "first_cutoff": 2.0,
-        "first_stopband": 2**2.1,
-        "last_stopband_rel": 2**0.3,
-        "margin_size": 10,
-    }
+    plan = {"num_critical": 2, "first_cutoff": 2.0, "first_stopband": 2**2.1, "last_stopband_rel": 2**0.3}
     plan |= {name: value for name, value in settings.items() if name in plan}
     try:
-        bands = plan_bands(img_resolution, channel_base=1, channel_max=1, num_layers=num_layers, **plan)
+        bands = plan_bands(
+            img_resolution, channel_base=1, channel_max=1, num_layers=num_layers, margin_size=0, **cast(Any, plan)
+        )
     except (ArithmeticError, ValueError) as error:
         raise BrokenFile(f"no StyleGAN3 has the layers that its settings make: {error}") from error
     # StyleGAN3's mapping network has one width.
@@ -175,6 +171,7 @@ def stylegan3_arguments(tensors: Tensors, settings: Settings | None = None) -> d
         "img_resolution": img_resolution,
         "w_dim": w_dim,
         "num_layers": num_layers,
+        "margin_size": max(layers[0][1] - bands[0].size, 0) // 2,
         "kernel_size": kernel_size,
         "radial": any(name.endswith(".down_filter") and value.ndim == 2 for name, value in tensors.items()),
         **mapping,

@@ -284,7 +284,7 @@ def _from_rosinality(tensors: Mapping[str, Tensor], latent_avg: Tensor | None, p
     renamed, notes = rosinality.generator_from_rosinality(tensors, str(path))
     if latent_avg is not None and latent_avg.numel():
         # pSp and e4e repeat the mean for every layer.
-        rows = latent_avg.float().reshape(-1, latent_avg.shape[-1])
+        rows = torch.atleast_2d(latent_avg.float()).flatten(0, -2)
         is_repeated = torch.equal(rows, rows[:1].expand_as(rows))
         renamed["mapping.w_avg"] = rows[0] if is_repeated else rows.mean(0)
         notes += [] if is_repeated else ["latent_avg differs from layer to layer: its mean is taken"]

@@ -202,6 +202,9 @@ def build(network: Callable[..., Network], arguments: dict[str, Any], tensors: d
     misshapen = [name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape]
     if missing or unexpected or misshapen:
         raise CheckpointMismatch(what, missing, unexpected, sorted(misshapen))
+    odd = [n for n, value in expected.items() if value.is_floating_point() != tensors[n].is_floating_point()]
+    if odd:
+        raise BrokenFile(f"{what}: {min(odd)} holds {tensors[min(odd)].dtype}, expected {expected[min(odd)].dtype}")
     # The tensors become the network's own, so that they are in memory once.
     built.load_state_dict(tensors, assign=True)
     if any(tensor.is_meta for tensor in chain(built.parameters(), built.buffers())):

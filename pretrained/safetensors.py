@@ -17,6 +17,10 @@ CARD = "card"
 """Key of the JSON text in the file's metadata."""
 
 
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR"}
+"""How files begin that hold another one."""
+
+
 def save(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
     """Write tensors and a card."""
     save_file({name: value.contiguous() for name, value in tensors.items()}, path, {CARD: json.dumps(card)})
@@ -55,6 +59,8 @@ def looks_like(path: Path) -> str:
         return "it is a web page: a download that needed a confirmation?"
     if head[:4] == b"PK\x03\x04":
         return "it looks like a PyTorch or zip file"
+    if compression := next((name for magic, name in COMPRESSED.items() if head.startswith(magic)), None):
+        return f"it is compressed with {compression}: unpack it first"
     if head[:1] == b"\x80":
         return "it looks like a pickle"
     return "it is truncated or damaged"

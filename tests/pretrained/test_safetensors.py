@@ -122,6 +122,47 @@ def test_a_header_that_asks_for_absurd_sizes_is_refused(tmp_path):
         safetensors.load(tmp_path / "absurd")
 
 
+HEADERS = {
+    "overlapping": {"a": ("F32", [4], [0, 16]), "b": ("F32", [4], [8, 24])},
+    "with a hole": {"a": ("F32", [2], [0, 8]), "b": ("F32", [2], [16, 24])},
+    "backwards": {"a": ("F32", [2], [8, 0])},
+    "a negative size": {"a": ("F32", [-2], [0, 8])},
+    "a negative offset": {"a": ("F32", [2], [-8, 0])},
+    "beyond the end": {"a": ("F32", [200], [0, 800])},
+    "another size than the shape": {"a": ("F32", [3], [0, 8])},
+    "an unknown type": {"a": ("F99", [2], [0, 8])},
+    "a type that is a number": {"a": (32, [2], [0, 8])},
+    "sizes whose product overflows": {"a": ("F32", [2**33, 2**33], [0, 8])},
+    "a size that is text": {"a": ("F32", ["2"], [0, 8])},
+    "a size with a fraction": {"a": ("F32", [2.5], [0, 8])},
+    "no offsets": {"a": ("F32", [2])},
+    "trailing bytes": {"a": ("F32", [2], [0, 8])},
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_that_lies_is_refused(tmp_path, name):
+    keys = ("dtype", "shape", "data_offsets")
+    entries = {tensor: dict(zip(keys, values, strict=False)) for tensor, values in HEADERS[name].items()}
+    (tmp_path / "lies").write_bytes(header(json.dumps(entries).encode()) + bytes(24 if name != "trailing bytes" else 4000))
+    with pytest.raises(BrokenFile, match="truncated or damaged"):
+        safetensors.load(tmp_path / "lies")
+
+
+@pytest.mark.parametrize("text", [b"[" * 50_000, b'{"a":' * 50_000, b'{"a": 1}', b'{"a": null}', b'"x"'])
+def test_a_header_of_another_form_is_refused(tmp_path, text):
+    (tmp_path / "odd").write_bytes(header(text))
+    with pytest.raises(BrokenFile, match="truncated or damaged"):
+        safetensors.load(tmp_path / "odd")
+
+
+@pytest.mark.parametrize("length", [2**63, 2**62, 100_000_001, 2**32])
+def test_a_header_longer_than_the_file_is_refused_unread(tmp_path, length):
+    (tmp_path / "long").write_bytes(struct.pack("<Q", length) + b'{"a": 1}')
+    with pytest.raises(BrokenFile, match="truncated or damaged"):
+        safetensors.load(tmp_path / "long")
+
+
 @given(content=st.binary(max_size=200))
 def test_random_bytes_are_a_broken_file_and_nothing_else(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "random.safetensors"
