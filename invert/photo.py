@@ -10,10 +10,10 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from invert.errors import OutputError, PhotoError
 from pretrained import cache
 
 log = logging.getLogger(__name__)
+
+Pixels = TypeVar("Pixels", bound=np.ndarray)  # type: ignore[type-arg]
 
 STDIN = Path("-")
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
@@ -161,6 +163,15 @@ def _why_no_photo_in(folder: Path) -> str:
 
 def decode_photo(data: bytes, name: str = "the photo") -> UInt8[np.ndarray, "height width 3"]:
     """Decode a photo file's bytes as ``read_photo`` does; ``name`` is what errors call it."""
+    return decode_image(data, name, lambda image, name: np.array(_to_rgb(upright(image, name), name)))
+
+
+def decode_image(data: bytes, name: str, convert: Callable[[Image.Image, str], Pixels]) -> Pixels:
+    """Decode an image file's bytes; ``convert`` makes an array of the image as it was saved, under the same guard.
+
+    Raises:
+        PhotoError: it is not an image, is damaged or larger than ``MAX_PHOTO_PIXELS``.
+    """
     try:
         with warnings.catch_warnings(record=True) as oddities:
             warnings.simplefilter("always")
@@ -169,7 +180,7 @@ def decode_photo(data: bytes, name: str = "the photo") -> UInt8[np.ndarray, "hei
             with Image.open(io.BytesIO(data)) as image:
                 _refuse_bomb(image, name)
                 image.load()
-                photo = np.array(_to_rgb(_upright(image, name), name))
+                pixels = convert(image, name)
     except PhotoError:
         raise
     except UnidentifiedImageError as error:
@@ -180,7 +191,7 @@ def decode_photo(data: bytes, name: str = "the photo") -> UInt8[np.ndarray, "hei
         raise PhotoError(f"{name}: the image is damaged or cut short: {error or type(error).__name__}") from error
     for oddity in oddities:
         log.warning("%s: %s", name, oddity.message)
-    return photo
+    return pixels
 
 
 def _refuse_bomb(image: Image.Image, name: str) -> None:
@@ -191,7 +202,8 @@ def _refuse_bomb(image: Image.Image, name: str) -> None:
         )
 
 
-def _upright(image: Image.Image, name: str) -> Image.Image:
+def upright(image: Image.Image, name: str) -> Image.Image:
+    """Turn an image as its EXIF data says."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception as error:  # A broken EXIF block is no reason to refuse the picture.
