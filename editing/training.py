@@ -58,7 +58,8 @@ def fit_direction(
     Args:
         codes: in W.
         scores: one for each code; the more, the more of the attribute.
-        fraction: of the codes in each tail, at most 0.5; what lies between is left out.
+        fraction: of the codes in each tail, at most 0.5; what lies between is left out. Where there are two scores only, as
+            of labels yes and no, they are the tails, and the larger one is thinned out to the size of the other.
         held_out: part of both tails that is not fitted to but gives the accuracy.
         seed: of the split.
         penalties: to choose from by cross-validation on the fitted part; the first wins a draw.
@@ -75,11 +76,12 @@ def fit_direction(
     _check(codes, scores)
     w = codes.double().cpu().numpy()
     score = scores.double().cpu().numpy()
+    rng = np.random.default_rng(seed)
+    tails = _tails(score, fraction, rng)
     # One scale for all widths: scaling each width on its own bends the normal towards widths that hardly vary.
     w = (w - w.mean(0)) / max(float(w.std(0).mean()), 1e-12)
-    rng = np.random.default_rng(seed)
     fitted, tested = [], []
-    for tail in _tails(score, fraction):
+    for tail in tails:
         order = rng.permutation(tail)
         cut = max(2, round(held_out * len(order)))
         tested.append(order[:cut])
@@ -114,8 +116,16 @@ def _check(codes: Tensor, scores: Tensor) -> None:
         raise TrainingDataError("some codes are NaN or infinite")
 
 
-def _tails(score: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the lowest and the highest scores."""
+def _tails(score: np.ndarray, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the lowest and the highest scores; of two labels, as many of each as the rarer one has."""
+    values = np.unique(score)
+    if len(values) == 2:
+        low, high = (rng.permutation(np.flatnonzero(score == value)) for value in values)
+        count = min(len(low), len(high))
+        if count < MIN_TAIL:
+            label = values[int(len(high) == count)]
+            raise TrainingDataError(f"too few samples: {count} have the label {label:g}, at least {MIN_TAIL} are needed")
+        return low[:count], high[:count]
     count = int(fraction * len(score))
     if count < MIN_TAIL:
         raise TrainingDataError(

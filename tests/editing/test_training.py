@@ -61,6 +61,19 @@ def test_a_rare_class_that_does_not_fill_a_tail_is_still_told_from_the_rest():
     assert fit.normal @ direction > 0.85
 
 
+def test_a_label_that_few_have_is_told_from_as_many_of_the_others():
+    codes, scores, direction = planted(0, noise=0.0, count=1000)
+    fit = fit_direction(codes, (scores > scores.quantile(0.95)).float())
+    assert fit.num_fitted + fit.num_held_out == 2 * 50
+    assert fit.normal @ direction > 0.8
+
+
+def test_a_label_that_hardly_any_has_is_refused_by_name():
+    codes, scores, _ = planted(0, noise=0.0)
+    with pytest.raises(TrainingDataError, match="4 have the label 1, at least 10"):
+        fit_direction(codes, (scores >= scores.topk(4).values[-1]).float())
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_scores_that_are_no_numbers_are_refused(bad):
     codes, scores, _ = planted(0, noise=0.0)
