@@ -1,4 +1,4 @@
-"""How does the toolkit learn its edit directions? Draw faces, score them, separate the codes, then measure what it does.
+"""How does the toolkit learn its edit directions? Separate the codes of scored faces, then measure what the result does.
 
 The last step is what makes a direction usable: a few dozen fresh faces are moved along it and scored again. This gives the
 length of one step (strength 1.0 raises the attribute by one standard deviation of its score, unless three such steps would
@@ -7,39 +7,45 @@ tear faces), and the entanglement table (how far the same step moves every other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from editing.directions import Direction
 from editing.errors import TrainingDataError
-from editing.training import Fit, fit_direction, orthogonalise
+from editing.training import Fit, orthogonalise
 from generators.base import Generator
 from generators.errors import UnknownName
-from generators.latent import WPlus
-from invert.attributes import ATTRIBUTES, SCORERS, Scorer, score_face
+from invert.attributes import ATTRIBUTES, SCORERS, Scorer
+from invert.samples import (
+    Draw,
+    Progress,
+    Samples,
+    as_w_plus,
+    drawer,
+    drawn,
+    quiet,
+    read_face,
+    sample_codes,
+    sample_folder,
+    sample_w_plus,
+    score_samples,
+)
+from pretrained.directions import known_names, load_direction
 
-SCORED_PX = 256
-"""Faces are scored at this size: landmarks and networks ask for no more."""
-TRUNCATION = (0.6, 1.0)
-"""Samples are drawn with truncation_psi between these: whole ones are rarer faces, and now and then none at all."""
-CALIBRATION_PSI = 0.75
+CALIBRATION_PSI = 0.7
+"""Truncation of the faces that slopes are measured on."""
 CALIBRATION_STEPS = (-1.0, -0.5, 0.5, 1.0)
 """Where the slope is measured, in standard deviations of the codes along the direction."""
 MAX_STEP = 0.25
 """Longest step, as a part of the mean distance of codes from their mean. Three such steps, 6 latent units in the
 default generator, leave a face; the 9 or 10 units that three standard deviations of yaw or gender would take leave none."""
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
-Draw: TypeAlias = Callable[[WPlus], UInt8[np.ndarray, "batch size size 3"]]
-"""Draws faces as pixels; the default is the generator itself, brought to ``SCORED_PX``."""
 
 
 @dataclass(frozen=True)
@@ -51,67 +57,45 @@ class Recipe:
         without: attributes that it should leave alone, and how much of what it shares with their directions is taken out of
             it: 1 makes it orthogonal to them.
         layers: that it moves; None for all.
+        max_step: longest step, in standard deviations of the attribute. Three whole ones of yaw would be a profile, three of
+            gender are no face that there is.
+        per_layer: learn a vector for each layer, in W+, from faces whose layers have styles of their own.
     """
 
     attribute: str
     without: Mapping[str, float] = field(default_factory=dict)
     layers: tuple[int, ...] | None = None
+    max_step: float = 1.0
+    per_layer: bool = False
 
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """All attributes whose scores it needs."""
-        return (self.attribute, *self.without)
+
+def _layers(first: int, last: int) -> tuple[int, ...]:
+    return tuple(range(first, last + 1))
 
 
 # Chosen on the default generator by the entanglement table and by looking. An age made orthogonal to gender turns faces
 # feminine, a gender made orthogonal to age turns them young: hence the parts of 1. Ages of layers 2-10 leave pose, light and
-# background as they are; a pose needs no more than layers 0-4, an expression no more than 0-7.
+# background as they are; a pose needs no more than layers 0-4, an expression no more than 0-7, a colour none before 6.
 RECIPES: Mapping[str, Recipe] = {
-    "age": Recipe("age", {"gender": 0.6, "glasses": 1.0}, tuple(range(2, 11))),
-    "smile": Recipe("smile", layers=tuple(range(7))),
-    "pose": Recipe("yaw", layers=tuple(range(5))),
-    "gender": Recipe("gender", {"age": 0.4, "glasses": 1.0}, tuple(range(9))),
-    "eyes_open": Recipe("eyes_open", {"gender": 1.0, "age": 1.0, "smile": 1.0, "glasses": 1.0}, tuple(range(3, 8))),
-    "mouth_open": Recipe("mouth_open", {"smile": 1.0}, tuple(range(2, 8))),
+    "age": Recipe("age", {"gender": 0.6, "glasses": 1.0}, _layers(2, 10)),
+    "smile": Recipe("smile", layers=_layers(0, 6)),
+    "pose": Recipe("yaw", layers=_layers(0, 4), max_step=0.36),
+    "pitch": Recipe("pitch", {"smile": 0.5}, _layers(0, 4)),
+    "gender": Recipe("gender", {"age": 0.4, "glasses": 1.0}, _layers(0, 8), max_step=0.5),
+    "eyes_open": Recipe("eyes_open", {"gender": 1.0, "age": 1.0, "smile": 1.0, "glasses": 1.0}, _layers(3, 7)),
+    "mouth_open": Recipe("mouth_open", {"smile": 1.0}, _layers(2, 7)),
+    "brows_raised": Recipe("brows_raised", {"eyes_open": 1.0, "pitch": 1.0}, _layers(2, 7)),
+    "full_lips": Recipe("full_lips", {"smile": 1.0, "mouth_open": 1.0}, _layers(2, 7)),
+    "face_width": Recipe("face_width", {"yaw": 1.0, "mouth_open": 1.0}, _layers(0, 5)),
+    "hair_light": Recipe("hair_light", {"skin_light": 1.0, "background": 1.0}, _layers(6, 15)),
+    "skin_light": Recipe("skin_light", {"light": 1.0, "background": 1.0}, _layers(6, 15)),
+    "red_lips": Recipe("red_lips", {"skin_light": 1.0}, _layers(6, 15)),
+    "beard": Recipe("beard", {"gender": 0.5, "light": 1.0, "mouth_open": 1.0}, _layers(3, 10)),
+    "light": Recipe("light", {"yaw": 1.0}, _layers(4, 15)),
+    "background": Recipe("background", {"skin_light": 1.0, "hair_light": 1.0}, _layers(5, 15)),
+    "glasses": Recipe("glasses", {"age": 0.5, "gender": 0.5}, _layers(0, 6)),
 }
-"""The directions that ship, by name."""
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Codes of W and what their faces scored.
-
-    Attributes:
-        codes: one for each face.
-        scores: one number for each face, by attribute; NaN where no face was found.
-    """
-
-    codes: Float[Tensor, "n w_dim"]
-    scores: Mapping[str, Float[Tensor, " n"]]
-
-    def fit(self, attribute: str, seed: int = 0) -> Fit:
-        """Fit the direction of one attribute to the faces that were found.
-
-        Raises:
-            TrainingDataError: too few were found, or they do not differ.
-        """
-        scores = self.scores[attribute]
-        found = torch.isfinite(scores)
-        try:
-            return fit_direction(self.codes[found], scores[found], seed=seed)
-        except TrainingDataError as error:
-            missing = f" ({int((~found).sum())} of {len(found)} pictures show no face)" if not bool(found.all()) else ""
-            raise TrainingDataError(f"{attribute}: {error}{missing}") from error
-
-    @property
-    def distance(self) -> float:
-        """Mean distance of the codes from their mean: how large the part of W is where faces lie."""
-        return float((self.codes - self.codes.mean(0)).norm(dim=1).mean())
-
-    def deviation(self, attribute: str) -> float:
-        """Return the standard deviation of an attribute's score."""
-        scores = self.scores[attribute]
-        return float(scores[torch.isfinite(scores)].std())
+"""What is learnt where nothing else is said; those of them that turned out well ship with the toolkit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,19 +129,22 @@ def train_directions(
     *,
     recipes: Mapping[str, Recipe] = RECIPES,
     scorers: Mapping[str, Scorer] = SCORERS,
+    folder: Path | None = None,
     calibration_faces: int = 24,
     seed: int = 0,
     draw: Draw | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = quiet,
 ) -> Learnt:
     """Learn directions in W of a generator, with the length of their steps and their side effects measured.
 
     Args:
         generator: whose faces are drawn.
-        names: of recipes.
+        names: of recipes, or of attributes, whose recipe is then the attribute and nothing else.
         samples: how many faces to draw and score, or faces that were scored before.
         recipes: what each name stands for.
         scorers: what measures each attribute; all of them are in the table of side effects.
+        folder: keeps what was drawn and scored, see ``sample_folder``; None keeps nothing. Scores of a user's own scorers
+            are not kept, since they may change.
         calibration_faces: fresh faces that are moved along each direction; each is drawn four times.
         seed: of all that is random.
         draw: draws faces; by default the generator does.
@@ -168,35 +155,135 @@ def train_directions(
         ScorerError: a package or model that scores is not installed.
         TrainingDataError: too few faces, faces that do not differ, or a direction that does not move its attribute.
     """
-    for name in names:
-        if name not in recipes:
-            raise UnknownName("direction to learn", name, recipes)
-    needed = {part for name in names for part in recipes[name].attributes}
+    chosen = {name: find_recipe(name, generator.num_ws, recipes, scorers) for name in names}
+    needed = {recipe.attribute for recipe in chosen.values()}
     for attribute in sorted(needed - scorers.keys()):
         raise UnknownName("attribute", attribute, scorers)
     draw = draw or drawer(generator)
     if isinstance(samples, int):
-        codes = sample_codes(generator, samples, seed)
-        pictures = _drawn(draw, codes[:, None].repeat(1, generator.num_ws, 1))
-        samples = score_samples(codes, pictures, scorers, progress)
+        samples = _drawn_and_scored(generator, samples, seed, scorers, folder, draw, progress)
     for attribute in sorted(needed - samples.scores.keys()):
         raise UnknownName("attribute of the samples", attribute, samples.scores)
-    fits = {attribute: samples.fit(attribute, seed) for attribute in sorted(needed)}
     fresh = sample_codes(generator, calibration_faces, seed + 1, (CALIBRATION_PSI, CALIBRATION_PSI))
     directions, entanglement = {}, {}
-    for name in names:
-        recipe = recipes[name]
-        fit = fits[recipe.attribute]
-        normal = orthogonalise(fit.normal, [fits[other].normal for other in recipe.without], list(recipe.without.values()))
-        raw = Direction(name, normal, generator.identity, layers=recipe.layers)
-        steps = [step * fit.spread for step in CALIBRATION_STEPS]
+    for name, recipe in chosen.items():
+        fit = samples.fit(recipe.attribute, recipe.layers, per_layer=recipe.per_layer, seed=seed)
+        raw = _separating(name, recipe, fit, samples, generator, seed)
+        spread = fit.spread / (raw.vector.norm() if recipe.per_layer else 1.0)
+        steps = [step * float(spread) for step in CALIBRATION_STEPS]
         slopes = measure_slopes(raw, fresh, generator.num_ws, steps, scorers, draw, _named(progress, f"calibrating {name}"))
         directions[name], entanglement[name] = _calibrated(raw, recipe, fit, samples, slopes, scorers, calibration_faces)
     return Learnt(directions, entanglement)
 
 
+def fit_labels(name: str, samples: Samples, generator: Generator, recipe: Recipe, seed: int = 0) -> Direction:
+    """Learn a direction of labels alone: nothing is drawn, and nothing can measure what the edit does.
+
+    Strength 1 is one standard deviation of the codes along the direction.
+
+    Raises:
+        TrainingDataError: too few labels, one class only, or NaN codes.
+    """
+    fit = samples.fit(recipe.attribute, recipe.layers, per_layer=recipe.per_layer, seed=seed)
+    raw = _separating(name, recipe, fit, samples, generator, seed)
+    quality = _evidence(recipe, fit, samples) | {"calibrated": False}
+    learnt = f"normal of a linear SVM on {'W+' if recipe.per_layer else 'W'}, from a user's labels{_less(recipe)}"
+    unit = fit.spread / (float(raw.vector.norm()) if recipe.per_layer else 1.0)
+    return replace(raw, unit=unit, sign=f"more {recipe.attribute}", learnt=learnt, quality=quality)
+
+
+def find_recipe(
+    name: str, num_ws: int, recipes: Mapping[str, Recipe] = RECIPES, scorers: Mapping[str, Scorer] = SCORERS
+) -> Recipe:
+    """Return what a name stands for: a recipe, or an attribute and nothing else; its layers are those that there are.
+
+    Raises:
+        UnknownName: neither.
+    """
+    recipe = recipes.get(name) or (Recipe(name) if name in scorers else None)
+    if recipe is None:
+        raise UnknownName("direction to learn", name, {*recipes, *scorers})
+    layers = None if recipe.layers is None else tuple(layer for layer in recipe.layers if layer < num_ws)
+    return replace(recipe, layers=layers or None)
+
+
+def _drawn_and_scored(
+    generator: Generator,
+    count: int,
+    seed: int,
+    scorers: Mapping[str, Scorer],
+    folder: Path | None,
+    draw: Draw,
+    progress: Progress,
+) -> Samples:
+    if folder is None:
+        codes = sample_w_plus(generator, count, seed)
+        return score_samples(codes, drawn(draw, codes), scorers, progress)
+    ours = {name: score for name, score in scorers.items() if SCORERS.get(name) is score}
+    samples = sample_folder(folder, generator, count, seed, scorers=ours, draw=draw, progress=progress)
+    theirs = {name: score for name, score in scorers.items() if name not in ours}
+    if theirs:
+        pictures = (read_face(folder, row) for row in range(count))
+        scored = score_samples(samples.codes, pictures, theirs, progress)
+        samples = replace(samples, scores={**samples.scores, **scored.scores})
+    return samples
+
+
+def _separating(name: str, recipe: Recipe, fit: Fit, samples: Samples, generator: Generator, seed: int) -> Direction:
+    """Make the normal of a fit a direction, less what the recipe says."""
+    others = [_other(other, recipe, samples, generator, seed) for other in recipe.without]
+    try:
+        normal = orthogonalise(fit.normal, others, list(recipe.without.values()))
+    except TrainingDataError as error:
+        raise TrainingDataError(f"{name} without {', '.join(recipe.without)}: {error}") from error
+    if not recipe.per_layer:
+        return Direction(name, normal, generator.identity, layers=recipe.layers)
+    layers = list(recipe.layers if recipe.layers is not None else range(generator.num_ws))
+    rows = torch.zeros(generator.num_ws, generator.w_dim)
+    rows[layers] = normal.view(len(layers), -1)
+    return Direction.of(name, rows, generator.identity, layers=recipe.layers, unit=1.0)
+
+
+def _other(name: str, recipe: Recipe, samples: Samples, generator: Generator, seed: int) -> Float[Tensor, " width"]:
+    """Return the normal of what a direction is to leave alone: an attribute of the samples, or a direction that there is.
+
+    Raises:
+        UnknownName: neither.
+    """
+    if name in samples.scores:
+        return samples.fit(name, recipe.layers, per_layer=recipe.per_layer, seed=seed).normal
+    try:
+        direction = load_direction(name, generator.identity)
+    except UnknownName:
+        known = [*samples.scores, *known_names(generator.identity)]
+        raise UnknownName("attribute or direction to leave alone", name, known) from None
+    if not recipe.per_layer and direction.space == "w":
+        return direction.vector
+    if not recipe.per_layer:
+        raise TrainingDataError(f"the direction {name!r} has a vector for each layer: only one of W+ can leave it alone")
+    rows = direction.vector if direction.space == "w_plus" else direction.vector.repeat(generator.num_ws, 1)
+    return (rows if recipe.layers is None else rows[list(recipe.layers)]).flatten()
+
+
 def _named(progress: Progress, what: str) -> Progress:
     return lambda _, done, total: progress(what, done, total)
+
+
+def _less(recipe: Recipe) -> str:
+    parts = [f"{part:.0%} of what it shares with {other}'s" for other, part in recipe.without.items()]
+    return f", less {', '.join(parts)}" if parts else ""
+
+
+def _evidence(recipe: Recipe, fit: Fit, samples: Samples) -> dict[str, object]:
+    return {
+        "held_out_accuracy": round(fit.accuracy, 4),
+        "correlation": round(fit.correlation, 4),
+        "samples": len(samples.codes),
+        "fitted": fit.num_fitted,
+        "held_out": fit.num_held_out,
+        "attribute": recipe.attribute,
+        "score_deviation": round(samples.deviation(recipe.attribute), 5),
+    }
 
 
 def _calibrated(
@@ -215,36 +302,19 @@ def _calibrated(
             f"{raw.name}: faces that move along it do not gain {recipe.attribute} (slope {own:.3g}): more samples, fewer"
             f" attributes to leave alone than {', '.join(recipe.without) or 'none'}, or more layers are needed"
         )
-    unit = min(deviation / own, MAX_STEP * samples.distance)
+    unit = min(recipe.max_step * deviation / own, MAX_STEP * samples.distance)
     row = {name: slope * unit / samples.deviation(name) for name, slope in slopes.items() if name in samples.scores}
     attribute = ATTRIBUTES.get(recipe.attribute)
     measured = attribute.how if attribute and scorers[attribute.name] is attribute.score else "a scorer of the user's"
-    parts = [f"{part:.0%} of what it shares with {other}'s" for other, part in recipe.without.items()]
-    without = f", less {', '.join(parts)}" if parts else ""
-    quality = {
-        "held_out_accuracy": round(fit.accuracy, 4),
-        "correlation": round(fit.correlation, 4),
-        "samples": len(samples.codes),
-        "fitted": fit.num_fitted,
-        "held_out": fit.num_held_out,
-        "attribute": recipe.attribute,
+    quality = _evidence(recipe, fit, samples) | {
         "score_unit": attribute.unit if attribute else "",
-        "score_deviation": round(deviation, 5),
         "score_slope": round(own, 5),
         "calibration_faces": faces,
         "entanglement": {name: round(value, 3) for name, value in row.items()},
     }
-    direction = Direction(
-        raw.name,
-        raw.vector,
-        raw.generator,
-        layers=raw.layers,
-        unit=unit,
-        sign=attribute.positive if attribute else f"more {recipe.attribute}",
-        learnt=f"normal of a linear SVM on W{without}; scored by {measured}",
-        quality=quality,
-    )
-    return direction, row
+    sign = attribute.positive if attribute else f"more {recipe.attribute}"
+    learnt = f"normal of a linear SVM on {'W+' if recipe.per_layer else 'W'}{_less(recipe)}; scored by {measured}"
+    return replace(raw, unit=unit, sign=sign, learnt=learnt, quality=quality), row
 
 
 def measure_slopes(
@@ -254,7 +324,7 @@ def measure_slopes(
     strengths: Sequence[float],
     scorers: Mapping[str, Scorer],
     draw: Draw,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = quiet,
 ) -> dict[str, float]:
     """Measure how much each score changes per strength, by drawing faces moved by each of ``strengths``.
 
@@ -263,9 +333,9 @@ def measure_slopes(
     Raises:
         TrainingDataError: hardly any of these pictures shows a face.
     """
-    w_plus = codes[:, None].repeat(1, num_ws, 1)
+    w_plus = as_w_plus(codes, num_ws)
     moved = torch.stack([cast(Tensor, direction(w_plus, strength)) for strength in strengths], dim=1).flatten(0, 1)
-    scored = score_samples(torch.zeros(len(moved), 1), _drawn(draw, moved), scorers, progress)
+    scored = score_samples(torch.zeros(len(moved), 1), drawn(draw, moved), scorers, progress)
     slopes = {}
     for name, scores in scored.scores.items():
         grid = scores.view(len(codes), len(strengths)).numpy()
@@ -275,64 +345,3 @@ def measure_slopes(
         x = np.asarray(strengths) - np.mean(strengths)
         slopes[name] = float((complete @ x).mean() / (x @ x))
     return slopes
-
-
-def drawer(generator: Generator, batch_size: int = 4) -> Draw:
-    """Return a function that draws codes and brings the faces to ``SCORED_PX``, some at a time."""
-
-    @torch.inference_mode()
-    def draw(w_plus: WPlus) -> UInt8[np.ndarray, "batch size size 3"]:
-        faces = []
-        for part in w_plus.to(generator.w_avg.device).split(batch_size):
-            image = generator.synthesis(part)
-            if image.shape[-1] > SCORED_PX:
-                image = F.adaptive_avg_pool2d(image, SCORED_PX)
-            pixels = (image.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
-            faces.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
-        return np.concatenate(faces)
-
-    return draw
-
-
-def _drawn(draw: Draw, w_plus: WPlus, at_once: int = 16) -> Iterator[UInt8[np.ndarray, "size size 3"]]:
-    """Draw faces when they are asked for, so that thousands need no more memory than a few."""
-    for part in w_plus.split(at_once):
-        yield from draw(part)
-
-
-def sample_codes(
-    generator: Generator, count: int, seed: int, truncation: tuple[float, float] = TRUNCATION
-) -> Float[Tensor, "n w_dim"]:
-    """Sample codes of W, each with a truncation_psi of its own between two bounds."""
-    random = torch.Generator().manual_seed(seed)
-    device = generator.w_avg.device
-    z = torch.randn(count, generator.z_dim, generator=random).to(device)
-    low, high = truncation
-    psi = (low + (high - low) * torch.rand(count, 1, generator=random)).to(device)
-    with torch.inference_mode():
-        return generator.w_avg.lerp(generator.mapping(z)[:, 0], psi).clone()
-
-
-def score_samples(
-    codes: Float[Tensor, "n w_dim"],
-    faces: Iterator[UInt8[np.ndarray, "height width 3"]] | Sequence[UInt8[np.ndarray, "height width 3"]],
-    scorers: Mapping[str, Scorer] | Sequence[str] = SCORERS,
-    progress: Progress = lambda what, done, total: None,
-) -> Samples:
-    """Score one face per code.
-
-    Args:
-        codes: in W.
-        faces: what the generator draws for them.
-        scorers: names of ``ATTRIBUTES``, or functions by name.
-        progress: told how far it is.
-
-    Raises:
-        UnknownName: no such attribute.
-        ScorerError: a package or model that scores is not installed.
-    """
-    rows = []
-    for done, (_, face) in enumerate(zip(codes, faces, strict=True)):
-        rows.append(score_face(face, scorers))
-        progress("scoring faces", done + 1, len(codes))
-    return Samples(codes, {name: torch.tensor([row[name] for row in rows]) for name in (rows[0] if rows else [])})

