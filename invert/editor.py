@@ -36,7 +36,7 @@ def edit(latent: Latent, edits: Edits, generator: Generator) -> Latent:
         EditError: an edit that cannot be read, or a strength that is NaN or infinite.
     """
     specs = as_specs(edits)
-    return _apply(latent, specs, load_directions(specs, generator), generator)
+    return _apply(latent, specs, load_directions(specs, generator), generator, None)
 
 
 def as_specs(edits: Edits) -> tuple[EditSpec, ...]:
@@ -52,8 +52,15 @@ def as_specs(edits: Edits) -> tuple[EditSpec, ...]:
     return tuple(spec for entry in edits for spec in ([entry] if isinstance(entry, EditSpec) else parse_edits([entry])))
 
 
-def _apply(latent: Latent, specs: Iterable[EditSpec], directions: Mapping[str, Direction], generator: Generator) -> Latent:
-    return apply_edits(latent, [(as_edit(spec, directions[spec.name], generator), spec.strength) for spec in specs])
+def _apply(
+    latent: Latent,
+    specs: Iterable[EditSpec],
+    directions: Mapping[str, Direction],
+    generator: Generator,
+    image: Float[Tensor, "3 height width"] | None,
+) -> Latent:
+    edits = [(as_edit(spec, directions[spec.name], generator, image), spec.strength) for spec in specs]
+    return apply_edits(latent, edits)
 
 
 class Editor:
@@ -210,7 +217,8 @@ class Editor:
         """Return the code with other edits than those of the list, which stays as it is; errors as of ``set_edits``."""
         specs = as_specs(edits)
         self._load(specs)
-        return _apply(self._inverted().latent, specs, self._directions, self.generator)
+        inversion = self._inverted()
+        return _apply(inversion.latent, specs, self._directions, self.generator, inversion.image[0])
 
     def edited_face(self, edits: Edits) -> Float[Tensor, "3 height width"]:
         """Draw the face with other edits than those of the list, in [-1, 1]."""

@@ -1,16 +1,29 @@
-"""How does an edit that a user wrote become one that can be applied? Its direction is loaded, layers and unit are set."""
+"""How does an edit that a user wrote become one that can be applied? Its direction is loaded; layers, unit, mask are set."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 
+from jaxtyping import Float
+from torch import Tensor
+
+from editing.blending import LOCAL_FROM, LocalEdit, map_sizes
 from editing.composition import EditSpec, match_name
 from editing.directions import Direction, Edit
+from editing.errors import EditError
 from editing.layers import parse_layers
+from editing.masks import feather
 from generators.base import Generator, Identity
+from generators.errors import UnknownName
+from invert.masks import PARTS, part_mask, read_mask
+from invert.photo import PHOTO_SUFFIXES
 from pretrained.directions import is_direction_file, known_names, load_direction
+
+MASK_FEATHER = 0.02
+"""Share of the face's side over which an edit fades out around its mask."""
 
 
 def check_name(spec: EditSpec, generator: Identity | str) -> EditSpec:
@@ -30,25 +43,68 @@ def load_directions(
     """Load the directions that edits name, each once and none that is loaded already; their layers are checked, too.
 
     Raises:
-        UnknownName: no such direction, or no such layers.
-        LatentMismatch: it was learnt for another generator.
-        EditError: the generator lacks a layer.
+        UnknownName: no such direction, layers, or part of a face.
+        LatentMismatch: it was learnt for another generator, or this one cannot be edited in places.
+        EditError: the generator lacks a layer, or none of them can be edited in places.
     """
     directions = dict(loaded)
     for spec in edits:
         if spec.name not in directions:
             directions[spec.name] = load_direction(spec.name, generator.identity)
-        as_edit(spec, directions[spec.name], generator)
+        direction = _as_asked(spec, directions[spec.name], generator)
+        if spec.mask is not None:
+            _map_sizes(spec, direction, generator)
+            if not _is_painted(spec.mask) and spec.mask not in PARTS:
+                raise UnknownName("part of a face (nor is there such a file)", spec.mask, PARTS)
     return directions
 
 
-def as_edit(spec: EditSpec, direction: Direction, generator: Generator) -> Edit:
-    """Set a direction's layers and unit as an edit asks for.
+def as_edit(
+    spec: EditSpec,
+    direction: Direction,
+    generator: Generator,
+    image: Float[Tensor, "3 size size"] | None = None,
+    predictor: Path | None = None,
+) -> Edit:
+    """Set a direction's layers, unit and mask as an edit asks for.
+
+    Args:
+        spec: what is asked for.
+        direction: that it names.
+        generator: whose codes it will edit.
+        image: the face as the generator draws it, in [-1, 1]: where an edit with a mask finds a part of the face.
+        predictor: dlib's 68-point model, for such parts; see ``part_mask``.
 
     Raises:
-        UnknownName: no such layers.
-        EditError: the generator lacks a layer.
+        UnknownName: no such layers, or no such part of a face.
+        EditError: the generator lacks a layer, the mask is empty, or there is no image to find it in.
+        LatentMismatch: the generator cannot be edited in places.
+        NoFaceFound: the part is not visible.
+        PhotoError: a painted mask cannot be read.
     """
+    asked = _as_asked(spec, direction, generator)
+    if spec.mask is None:
+        return asked
+    if _is_painted(spec.mask):
+        mask = read_mask(spec.mask)
+    elif image is None:
+        raise EditError(f"the edit {spec} is for a part of the face, but there is no picture to find it in")
+    else:
+        mask = part_mask(image, spec.mask, predictor)
+    mask = feather(mask, MASK_FEATHER).to(generator.w_avg.device)
+    return LocalEdit(asked, mask, _map_sizes(spec, asked, generator))
+
+
+def _as_asked(spec: EditSpec, direction: Direction, generator: Generator) -> Direction:
     if spec.layers is not None:
         direction = direction.on_layers(parse_layers(spec.layers, generator.num_ws))
     return replace(direction, unit=1.0) if spec.raw else direction
+
+
+def _map_sizes(spec: EditSpec, direction: Direction, generator: Generator) -> tuple[int, ...]:
+    """Choose the layers that may change in places: those that a user names, else such as keep to the mask."""
+    return map_sizes(generator, direction.layers, LOCAL_FROM if spec.layers is None else 0)
+
+
+def _is_painted(mask: str) -> bool:
+    return mask not in PARTS and (Path(mask).is_file() or Path(mask).suffix.lower() in PHOTO_SUFFIXES)

@@ -110,7 +110,7 @@ def process_photo(source: Path, output: Path, tools: Tools, recipe: Recipe, stem
     with timer("invert"):
         inversion = invert_in_parts(images, tools.inverter)
     with timer("edit"):
-        stages = [_edited(select(inversion.latent, i), tools, recipe.edits_of(number)) for i, number in enumerate(numbers)]
+        stages = [_edited(inversion, i, tools, recipe, number) for i, number in enumerate(numbers)]
     with timer("paste"):
         result = photo
         for i, face in enumerate(faces):
@@ -134,7 +134,7 @@ def process_photo(source: Path, output: Path, tools: Tools, recipe: Recipe, stem
             "method": recipe.method,
             "settings": recipe.settings,
             "edits": [{"name": spec.name, "strength": spec.strength} for spec in recipe.edits_of(numbers[i])],
-            "recipe": _followed(recipe, tools.generator).as_dict(),
+            "recipe": followed(recipe, tools.generator).as_dict(),
             "paste": recipe.paste,
             "space": space_of(inversion.latent),
             "generator": {"name": tools.generator.identity.name, "sha256": tools.generator.identity.sha256},
@@ -212,22 +212,28 @@ def _check_faces(recipe: Recipe, numbers: Sequence[int]) -> None:
             )
 
 
-def _followed(recipe: Recipe, generator: Generator) -> Recipe:
+def followed(recipe: Recipe, generator: Generator) -> Recipe:
     """Return the recipe with what it was followed with, so that it gives the same again or says why not."""
     name = recipe.generator or generator.identity.name
     return replace(recipe, generator=name, generator_sha256=generator.identity.sha256)
 
 
-def _edited(latent: Latent, tools: Tools, edits: Sequence[EditSpec]) -> list[Stage]:
+def _edited(inversion: Inversion, index: int, tools: Tools, recipe: Recipe, number: int) -> list[Stage]:
     """Apply the edits to one face, one after the other; where there are many, only the last stage is drawn."""
     stages: list[Stage] = []
-    for number, spec in enumerate(edits, 1):
-        latent = as_edit(spec, tools.directions[spec.name], tools.generator)(latent, spec.strength)
-        if len(edits) <= MAX_STAGES or number == len(edits):
-            label = f"{spec.name} {spec.strength:+g}" if len(edits) <= MAX_STAGES else f"{len(edits)} edits"
+    latent, edits = select(inversion.latent, index), recipe.edits_of(number)
+    for done, spec in enumerate(edits, 1):
+        edit = as_edit(spec, tools.directions[spec.name], tools.generator, inversion.image[index], recipe.predictor)
+        latent = edit(latent, spec.strength)
+        if len(edits) <= MAX_STAGES or done == len(edits):
+            label = _label(spec) if len(edits) <= MAX_STAGES else f"{len(edits)} edits"
             with torch.no_grad():
                 stages.append(Stage(f"{'+ ' if stages else ''}{label}", latent, tools.generator.synthesis(latent)))
     return stages
+
+
+def _label(spec: EditSpec) -> str:
+    return f"{Path(spec.name).stem} {spec.strength:+g}{'' if spec.mask is None else f' at {Path(spec.mask).stem}'}"
 
 
 def _write(

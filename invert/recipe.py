@@ -30,6 +30,8 @@ Paste = Literal["face", "change"]
 
 MAX_FILE_BYTES = 4 * 2**20
 MAX_EDITS = 1000
+DTYPES = ("float32", "bfloat16", "float16")
+"""That the generator computes in; see ``Generator.compute_in``."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Recipe:
 
     method: str = "stylemap"
     settings: dict[str, Any] = field(default_factory=dict)
-    """Of the method: space, steps, refine, seed."""
+    """Of the method: space, steps, refine, seed, dtype."""
     edits: tuple[EditSpec, ...] = ()
     face: str | int = "largest"
     """``largest``, ``all`` or a number from 0 (the largest)."""
@@ -108,6 +110,7 @@ _RECIPE_KEYS = {
     "steps": _Key("a number from 1", lambda value: _is_count(value, 1)),
     "refine": _COUNT,
     "seed": _COUNT,
+    "dtype": _Key(" or ".join(DTYPES), lambda value: value in DTYPES),
     "edits": _Key("a list of edits", lambda value: isinstance(value, list)),
     "face": _Key('"largest", "all" or a number from 0', lambda value: value in ("largest", "all") or _is_count(value)),
     "is_aligned": _FLAG,
@@ -124,7 +127,7 @@ _EDIT_KEYS = {
     "mask": _TEXT,
     "face": _FACE,
 }
-_SETTINGS = ("space", "steps", "refine", "seed")
+_SETTINGS = ("space", "steps", "refine", "seed", "dtype")
 
 
 def read_recipe(path: Path | str) -> Recipe:

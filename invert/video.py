@@ -1,9 +1,9 @@
 """How is a video edited? Frame by frame like a photo, with crops and codes that move as smoothly as the face does.
 
 Two passes over the file, so that no more than a few frames are ever in memory: the first follows the face, the second cuts
-it out along the smoothed track, inverts, edits, draws and pastes. Crops are smoothed by Gaussians, more strongly in size and
-angle than in place (Tzaban et al. 2022, "Stitch it in Time", arXiv:2201.08361); codes of an encoder by another one; and what
-polishing adds to the first frame's code is carried on, so that every later frame takes a few steps only.
+it out along the smoothed track, inverts, edits, draws and pastes. Crops are smoothed, in size and angle more than in place,
+as Tzaban et al. 2022 do ("Stitch it in Time", arXiv:2201.08361), but without holding back motion; so are an encoder's codes.
+What polishing adds to the first frame's code is carried on: every later frame takes a few steps only.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from editing.composition import apply_edits
+from editing.directions import Edit
 from generators.latent import Latent, as_stylemaps
 from invert.animation import check_video, write_video
 from invert.edits import as_edit
@@ -36,7 +37,7 @@ from invert.inversion import resize
 from invert.inverters import REFINE_LEARNING_RATE, EncoderInverter
 from invert.landmarks import Face, find_faces, find_predictor, with_68_landmarks
 from invert.photo import MAX_PHOTO_PIXELS, NOTE_KEY, whole_file
-from invert.pipeline import Tools
+from invert.pipeline import Tools, followed
 from invert.projector import LOSS_RESOLUTION, Projector
 from invert.recipe import Recipe
 
@@ -57,7 +58,7 @@ LOOK_PX = 320
 
 @dataclass(frozen=True)
 class Smoothing:
-    """Standard deviations of Gaussians over time, in frames; 0 takes every frame by itself."""
+    """How long is smoothed over, in frames (see ``_kernel``); 0 takes every frame by itself."""
 
     centre: float | int = 1.0
     """Of the crop's place."""
@@ -276,7 +277,7 @@ def _is_near(before: Corners | None, now: Corners | None) -> bool:
 
 
 def _smooth_squares(places: Float64[np.ndarray, "frames 4 2"], smoothing: Smoothing) -> Float64[np.ndarray, "frames 4 2"]:
-    """Smooth the centres and the sides of squares, each by its own Gaussian; squares stay squares."""
+    """Smooth the centres and the sides of squares, each over its own time; squares stay squares."""
     centres, across = places.mean(1), (places[:, 3] - places[:, 0]) / 2
     centres, across = _smooth(centres, smoothing.centre), _smooth(across, smoothing.axes)
     down = np.stack([-across[:, 1], across[:, 0]], 1)
@@ -284,7 +285,7 @@ def _smooth_squares(places: Float64[np.ndarray, "frames 4 2"], smoothing: Smooth
 
 
 def _smooth(values: Float64[np.ndarray, "frames 2"], sigma: float | int) -> Float64[np.ndarray, "frames 2"]:
-    weights = _gaussian(sigma)
+    weights = _kernel(sigma)
     reach = len(weights) // 2
     # The ends go on straight, turned around their last point: a moving face is not held back there.
     padded = np.pad(values, ((reach, reach), (0, 0)), mode="reflect", reflect_type="odd") if len(values) > 1 else values
@@ -293,13 +294,19 @@ def _smooth(values: Float64[np.ndarray, "frames 2"], sigma: float | int) -> Floa
     return np.stack([np.convolve(column, weights, mode="valid") for column in padded.T], 1)
 
 
-def _gaussian(sigma: float | int) -> Float64[np.ndarray, " taps"]:
-    """Give the weights of neighbours up to three standard deviations away; they sum to 1."""
-    reach = math.ceil(3 * sigma)
+def _kernel(sigma: float | int) -> Float64[np.ndarray, " taps"]:
+    """Give the weights of neighbours up to three standard deviations away: a Gaussian that leaves parabolas as they are.
+
+    A plain Gaussian holds back what turns around: a zoom in and out within two seconds lost a quarter of its way, and the
+    drawn face swam in the picture.
+    """
     if sigma < 0.1:  # The neighbours' weights would round to nothing.
         return np.ones(1)
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return np.asarray(weights / weights.sum())
+    reach = math.ceil(3 * sigma)
+    at = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (at / sigma) ** 2)
+    zeroth, second, fourth = (float((weights * at**power).sum()) for power in (0, 2, 4))
+    return np.asarray(weights * (fourth - second * at**2) / (zeroth * fourth - second**2))
 
 
 def edit_video(
@@ -334,7 +341,7 @@ def edit_video(
     """
     if recipe.face == "all" or recipe.is_aligned:
         raise VideoError("a video is edited one face at a time: give --face largest or a number, then edit the result again")
-    clip = open_clip(source)
+    clip, recipe = open_clip(source), followed(recipe, tools.generator)
     try:
         check_video(output, clip.fps)
     except ValueError as error:
@@ -383,7 +390,7 @@ def _encoded(frames: Iterator[Frame], track: Track, tools: Tools) -> Iterator[_I
 
 def _smooth_codes(items: Iterable[_Item], sigma: float | int) -> Iterator[_Item]:
     """Replace every code by the weighted mean of its neighbours in the shot; holds only those."""
-    weights = _gaussian(sigma)
+    weights = _kernel(sigma)
     reach = len(weights) // 2
     window: deque[_Item | None] = deque([None] * (2 * reach + 1), 2 * reach + 1)
 
@@ -452,14 +459,18 @@ def _carried(before: _Item, item: _Item, polished: Latent) -> Latent:
 
 @torch.no_grad()
 def _drawn(items: Iterable[_Item], tools: Tools, recipe: Recipe) -> Iterator[Frame]:
-    number = recipe.face if isinstance(recipe.face, int) else 0
-    edits = [
-        (as_edit(spec, tools.directions[spec.name], tools.generator), spec.strength) for spec in recipe.edits_of(number)
-    ]
+    specs = recipe.edits_of(recipe.face if isinstance(recipe.face, int) else 0)
+    edits: list[tuple[Edit, float]] = []
+    shot = -1
     for item in items:
         if item.code is None or item.crop_from_photo is None:
             yield item.frame
             continue
+        if item.shot != shot:
+            # Masks are found once a shot: in the aligned crop a mouth stays where it is, and steady masks do not flicker.
+            image = tools.generator.synthesis(item.code)[0] if any(spec.mask for spec in specs) else None
+            found = (as_edit(spec, tools.directions[spec.name], tools.generator, image, recipe.predictor) for spec in specs)
+            edits, shot = [(edit, spec.strength) for edit, spec in zip(found, specs, strict=True)], item.shot
         edited = tools.generator.synthesis(apply_edits(item.code, edits))[0].cpu()
         before = tools.generator.synthesis(item.code)[0].cpu() if recipe.paste == "change" else None
         yield paste_back(item.frame, edited, item.crop_from_photo, inverted=before, match_colour=True)

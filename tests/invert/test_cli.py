@@ -129,6 +129,15 @@ def test_any_result_is_a_recipe_that_gives_it_again(run, tmp_path, wider, name):
     assert recipes[0] == recipes[1]
 
 
+def test_a_narrow_dtype_is_used_and_recorded(run, tmp_path):
+    pictures = []
+    for dtype in ("float32", "bfloat16"):
+        assert run(demo_photo(), "--dtype", dtype).exit_code == 0
+        assert json.loads((tmp_path / "out/astronaut/report.json").read_text())["recipe"]["dtype"] == dtype
+        pictures.append(read_photo(tmp_path / "out/astronaut/inverted.png").astype(int))
+    assert 0 < np.abs(pictures[1] - pictures[0]).mean() < 3
+
+
 def test_what_is_typed_wins_over_a_recipe_and_edits_are_added(run, tmp_path, wider):
     (tmp_path / "recipe.toml").write_text('paste = "change"\nrefine = 9\nedits = ["wider.safetensors=1"]\nface = 3')
     result = run(demo_photo(), "--recipe", tmp_path / "recipe.toml", "--face", "0", "--edit", f"{wider}=2", "--dry-run")

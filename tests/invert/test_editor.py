@@ -10,7 +10,9 @@ from editing.errors import EditError
 from generators.base import Identity
 from generators.errors import LatentMismatch, ToolkitError, UnknownName
 from invert.editor import Editor, edit
+from invert.errors import NoFaceFound, PhotoError
 from invert.latents import save_latent
+from invert.photo import write_image
 from invert.pipeline import Tools, process_photo
 from invert.recipe import parse_recipe
 from pretrained.directions import save_direction
@@ -66,6 +68,34 @@ def test_an_edit_that_cannot_be_done_is_refused_when_it_is_added(editor, wider, 
     assert len(editor.edits) == 1
 
 
+def test_an_edit_under_a_mask_leaves_the_rest_as_it_is(editor, wider, tmp_path):
+    mask = np.zeros((64, 64, 3), np.uint8)
+    mask[:, :16] = 255
+    write_image(tmp_path / "left.png", mask)
+    before = editor.image
+    change = (editor.edited_face([f"{wider}=3@{tmp_path / 'left.png'}"]) - before).abs().sum(0)
+    assert change[:, :64].sum() > 0.9 * change.sum() > 0
+    assert torch.equal(editor.edited_face([f"{wider}=0@{tmp_path / 'left.png'}"]), before)
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "words"),
+    [
+        ("moth", UnknownName, "did you mean mouth"),
+        ("gone.png", PhotoError, "gone.png: no such file"),
+        ("mouth", NoFaceFound, "paint a mask"),
+    ],
+)
+def test_a_mask_that_cannot_be_had_is_refused(editor, wider, mask, error, words):
+    with pytest.raises(error, match=words):
+        editor.edited_face([f"{wider}=1@{mask}"])
+
+
+def test_a_latent_alone_shows_no_part_of_a_face(tiny_generator, wider, latent):
+    with pytest.raises(EditError, match="no picture to find it in"):
+        edit(latent, [f"{wider}=1@mouth"], tiny_generator)
+
+
 def test_the_list_of_edits_can_be_changed_anywhere_undone_and_redone(editor, wider):
     strengths = lambda: [spec.strength for spec in editor.edits]  # noqa: E731
     editor.add(f"{wider}=1", f"{wider}=2").add(f"{wider}=3")
@@ -112,7 +142,7 @@ def test_the_recipe_of_an_editor_gives_the_same_photo(
 ):
     from invert.edits import load_directions
     from invert.inverters import load_inverter
-    from invert.photo import demo_photo, read_photo, write_image
+    from invert.photo import demo_photo, read_photo
 
     editor = Editor(tiny_generator, str(encoder_file)).set_photo(astronaut).add(f"{wider}=1.5", f"{wider}@fine=-1")
     recipe = parse_recipe(editor.recipe.as_dict())
