@@ -23,7 +23,10 @@ def list_models() -> None:
     from pretrained.shipped import encoder_names
 
     for entry in CATALOG.values():
-        state = "cached" if entry.is_cached() else f"fetched on first use, {entry.megabytes} MB"
+        if entry.is_cached():
+            state = f"cached, {entry.file.stat().st_size / 1e6:.0f} MB"
+        else:
+            state = "fetched on first use" + (f", {entry.megabytes} MB" if entry.megabytes else "")
         click.echo(f"{entry.name}  generator, {entry.resolution} px, {state}\n    {entry.summary}\n    {entry.licence}")
     for name, path in encoder_names().items():
         click.echo(f"{name}  encoder, ships with the toolkit, {path.stat().st_size / 1e6:.0f} MB")
@@ -32,7 +35,10 @@ def list_models() -> None:
 @command.command(name="fetch")
 @click.argument("name", default=DEFAULT_GENERATOR)
 def fetch_model(name: str) -> None:
-    """Fetch a generator into the cache, so that later runs need no network."""
+    """Fetch a generator into the cache, so that later runs need no network.
+
+    What an interrupted download left is used. STYLEGAN_INVERT_MIRROR names the address of a folder with the same files.
+    """
     from pretrained.catalog import fetch
 
     click.echo(fetch(name, notify))

@@ -147,7 +147,7 @@ def entry(tmp_path, monkeypatch, cache, published):
             archive.writestr(f"random_face/data/{network}Network.xml", ir.xml())
             archive.writestr(f"random_face/data/{network}Network.bin", ir.weights)
     checksum = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    entry = catalog.Entry("tiny", "a tiny network", 256, "tiny-face==1", wheel.name, checksum, 1, "CC0, drawn by chance")
+    entry = catalog.Wheel("tiny", "a tiny network", 256, "tiny-face==1", wheel.name, checksum, 1, "CC0, drawn by chance")
     monkeypatch.setitem(catalog.CATALOG, "tiny", entry)
     return entry, wheel
 
