@@ -1,12 +1,16 @@
-"""How are many aligned faces read? Folders and zip files of images, with an optional table that names splits."""
+"""How are many faces read? From folders, zip files and lists; a table, a subfolder or CelebA-HQ itself tells the split."""
 
 from __future__ import annotations
 
 import csv
-import io
+import os
+import stat
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from types import TracebackType
 
 import numpy as np
 import torch
@@ -16,83 +20,249 @@ from torch import Tensor
 
 from generators.errors import ToolkitError
 from invert.errors import PhotoError
+from invert.photo import PHOTO_SUFFIXES, decode_photo, read_bytes
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 TABLE = "attributes.csv"
-MAX_MEMBER_BYTES = 64 * 2**20
+LISTS = frozenset({".txt", ".lst"})
+MAX_MEMBER_BYTES = 512 * 2**20
 """Largest image that is read out of a zip file: a header can promise less than it unpacks to."""
+CELEBA_HQ = "CelebA-HQ-img"
+CELEBA_MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
+CELEBA_SPLITS = {"train": range(162770), "val": range(162770, 182637), "test": range(182637, 202599)}
+"""Numbers in CelebA, from 0 on, of its official partition; 2,824 faces of CelebA-HQ come from its test part."""
+
+
+@dataclass(frozen=True)
+class FaceFile:
+    """Where one face's picture lies; nothing of it is read yet."""
+
+    name: str
+    """What to call it: its path below the source. May hold anything that a file name may."""
+    path: Path
+    """The file, or the zip file that holds it."""
+    member: str | None = None
+    """Its name inside the zip file."""
+    signature: str = ""
+    """Changes when the content may have: size and times, in zip files the checksum, too; empty if there is no file."""
+    inode: tuple[int, int] | None = None
+    """Device and number: files that share them are one file under several names."""
+
+    @property
+    def stem(self) -> str:
+        """The name without folders and suffix."""
+        return PurePosixPath(self.name).stem
+
+
+class Reader:
+    """Reads faces' bytes, and keeps the zip files that it has opened open until it is closed; for one thread."""
+
+    def __init__(self) -> None:
+        self._archives: dict[Path, zipfile.ZipFile] = {}
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for archive in self._archives.values():
+            archive.close()
+
+    def read(self, face: FaceFile) -> bytes:
+        """Return the file as it is.
+
+        Raises:
+            PhotoError: it is missing, no file, may not be read, or is too large.
+        """
+        if face.member is None:
+            if not face.path.is_file():  # A pipe of that name would be waited for without end.
+                raise PhotoError(f"{face.name}: {'not a file' if face.path.exists() else 'no such file'}")
+            return read_bytes(face.path)
+        try:
+            if face.path not in self._archives:
+                self._archives[face.path] = zipfile.ZipFile(face.path)
+            with self._archives[face.path].open(face.member) as member:
+                data = member.read(MAX_MEMBER_BYTES + 1)
+        except (OSError, KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise PhotoError(f"{face.name}: cannot be read out of {face.path.name}: {error}") from error
+        if len(data) > MAX_MEMBER_BYTES:
+            raise PhotoError(f"{face.name}: unpacks to more than {MAX_MEMBER_BYTES // 2**20} MB")
+        return data
+
+
+def find_faces(sources: Sequence[Path], split: str | None = None, limit: int | None = None) -> list[FaceFile]:
+    """List pictures without reading them, source by source in the order of their names.
+
+    Args:
+        sources: folders (of images, of one zip file, in CelebA-HQ's layout, or of such subfolders), zip files, images, and
+            text files that name one image a line.
+        split: keep the faces of this split, as told by the table ``attributes.csv`` beside them (columns ``image_id`` and
+            ``split``), by CelebA-HQ's mapping, or by the subfolder of this name.
+        limit: keep only this many.
+
+    Raises:
+        PhotoError: nothing to read there.
+        ToolkitError: a split was asked for and nothing tells it, or it is empty.
+    """
+    found: list[FaceFile] = []
+    for source in sources:
+        faces = _faces_of(source, split)
+        if len(sources) > 1 and source.suffix.lower() not in PHOTO_SUFFIXES:
+            faces = [replace(face, name=f"{source.name or source}/{face.name}") for face in faces]
+        found += faces
+    return found[:limit]
+
+
+def is_celeba_hq(source: Path) -> bool:
+    """Tell whether a folder is laid out as CelebAMask-HQ publishes CelebA-HQ."""
+    return source.name == CELEBA_HQ or (source / CELEBA_HQ).is_dir() or (source / CELEBA_MAPPING).is_file()
 
 
 def read_faces(
     source: Path, split: str | None = None, resolution: int = 256, limit: int | None = None
 ) -> tuple[UInt8[Tensor, "n 3 resolution resolution"], list[str]]:
-    """Read aligned faces.
+    """Read aligned faces into memory; see ``find_faces`` for what a source can be.
 
     Args:
-        source: a folder of images, a zip file of images, or a folder that holds one such zip file.
-        split: keep the faces that ``attributes.csv`` beside them (columns ``image_id`` and ``split``) puts there.
+        source: see ``find_faces``.
+        split: see ``find_faces``.
         resolution: side that images are resized to.
         limit: read only this many, in the order of their names.
 
     Returns:
-        The images, and their names without suffix.
+        The images, and their names without folder and suffix.
 
     Raises:
         PhotoError: nothing to read there, or an image that cannot be read.
-        ToolkitError: a split was asked for and there is no table, or none of the faces is in it.
+        ToolkitError: a split was asked for and nothing tells it, or it is empty.
     """
-    if source.is_dir() and not any(path.suffix.lower() in SUFFIXES for path in source.iterdir()):
-        zips = sorted(source.glob("*.zip"))
-        if len(zips) != 1:
-            raise PhotoError(f"{source}: expected images or one zip file of images, found neither")
-        source = zips[0]
-    wanted = None if split is None else _names_of_split(source, split)
-    images, names = [], []
-    for name, data in _files(source):
-        stem = Path(name).stem
-        if wanted is not None and stem not in wanted:
-            continue
-        images.append(_decode(data, f"{source}/{name}", resolution))
-        names.append(stem)
-        if limit is not None and len(names) == limit:
-            break
-    if not images:
-        raise PhotoError(f"{source}: no images{'' if split is None else f' of the split {split!r}'} to read")
-    return torch.from_numpy(np.stack(images)), names
+    faces = find_faces([source], split, limit)
+    with Reader() as reader:
+        images = [decode_face(reader.read(face), f"{source}/{face.name}", resolution) for face in faces]
+    return torch.from_numpy(np.stack(images)), [face.stem for face in faces]
 
 
-def _files(source: Path) -> Iterator[tuple[str, bytes]]:
-    if source.is_dir():
-        for path in sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES):
-            yield path.name, path.read_bytes()
-        return
+def decode_face(data: bytes, name: str, resolution: int) -> UInt8[np.ndarray, "3 resolution resolution"]:
+    """Decode an aligned face and resize it (Lanczos).
+
+    Raises:
+        PhotoError: not a readable image, or not a square.
+    """
+    photo = decode_photo(data, name)
+    height, width = photo.shape[:2]
+    if abs(height - width) > 1:
+        raise PhotoError(f"{name}: {width} x {height} px is no aligned face, which is a square")
+    if (width, height) != (resolution, resolution):
+        photo = np.asarray(Image.fromarray(photo).resize((resolution, resolution), Image.Resampling.LANCZOS))
+    return np.ascontiguousarray(photo.transpose(2, 0, 1))
+
+
+def _faces_of(source: Path, split: str | None) -> list[FaceFile]:
+    faces, root = _listed(source, split)
+    if not faces:
+        raise PhotoError(f"{source}: expected images or one zip file of images, found neither")
+    if split is None or root.name == split:
+        return faces
+    in_split = _membership(root, source, split)
+    kept = [face for face in faces if in_split(face.stem)]
+    if not kept:
+        raise PhotoError(f"{source}: no images of the split {split!r} to read")
+    return kept
+
+
+def _listed(source: Path, split: str | None) -> tuple[list[FaceFile], Path]:
+    """List a source's faces, and the file or folder that they really lie in."""
+    if source.suffix.lower() in LISTS and source.is_file():
+        return _from_list(source), source
+    if source.suffix.lower() in PHOTO_SUFFIXES and not source.is_dir():
+        return [_face(source, str(source))], source
+    if not source.is_dir():
+        return list(_members(source)), source
+    if (source / CELEBA_HQ).is_dir():
+        source = source / CELEBA_HQ
+    elif split is not None and (source / split).is_dir() and not (source / TABLE).is_file():
+        source = source / split
+    faces = list(_images_in(source, recursive=False))
+    zips = sorted(source.glob("*.zip"))
+    if not faces and len(zips) == 1:
+        return list(_members(zips[0])), zips[0]
+    return faces or list(_images_in(source, recursive=True)), source
+
+
+def _images_in(folder: Path, recursive: bool) -> Iterator[FaceFile]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
+        for name in sorted(names):
+            path = Path(parent, name)
+            if path.suffix.lower() in PHOTO_SUFFIXES and not name.startswith("."):
+                yield _face(path, path.relative_to(folder).as_posix())
+
+
+def _face(path: Path, name: str) -> FaceFile:
     try:
-        with zipfile.ZipFile(source) as archive:
-            for info in sorted(archive.infolist(), key=lambda info: info.filename):
-                if Path(info.filename).suffix.lower() in SUFFIXES:
-                    with archive.open(info) as member:
-                        yield info.filename, member.read(MAX_MEMBER_BYTES)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise PhotoError(f"{source}: expected a folder or a zip file of images ({error})") from error
+        status = path.stat()
+    except OSError:
+        return FaceFile(name, path)
+    if not stat.S_ISREG(status.st_mode):
+        return FaceFile(name, path)
+    # The time of the last change of its inode shows a rewrite that kept size and date.
+    signature = f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+    return FaceFile(name, path, None, signature, (status.st_dev, status.st_ino) if status.st_ino else None)
 
 
-def _names_of_split(source: Path, split: str) -> set[str]:
-    table = (source if source.is_dir() else source.parent) / TABLE
-    if not table.is_file():
-        raise ToolkitError(f"the split {split!r} was asked for, but there is no {table}")
-    with table.open(newline="") as file:
-        rows = [(row.get("image_id", ""), row.get("split", "")) for row in csv.DictReader(file)]
+def _members(archive: Path) -> Iterator[FaceFile]:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            infos = sorted(opened.infolist(), key=lambda info: info.filename)
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise PhotoError(f"{archive}: expected a folder or a zip file of images ({error})") from error
+    when = _face(archive, "").signature
+    for info in infos:
+        name = PurePosixPath(info.filename)
+        if name.suffix.lower() in PHOTO_SUFFIXES and not name.name.startswith(".") and not info.is_dir():
+            yield FaceFile(info.filename, archive, info.filename, f"{when}:{info.CRC:08x}:{info.file_size}")
+
+
+def _from_list(file: Path) -> list[FaceFile]:
+    try:
+        lines = os.fsdecode(read_bytes(file)).splitlines()
+    except PhotoError as error:
+        raise PhotoError(f"{error}; expected one image a line") from error
+    names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if any("\0" in name for name in names):
+        raise PhotoError(f"{file}: not a text file; expected one image a line")
+    return [_face(file.parent / name, name) for name in names]
+
+
+def _membership(root: Path, source: Path, split: str) -> Callable[[str], bool]:
+    """Return what tells of a name without folder and suffix whether it is in a split."""
+    folders = [root if root.is_dir() else root.parent, source, source.parent]
+    table = next((folder / TABLE for folder in folders if (folder / TABLE).is_file()), None)
+    mapping = next((folder / CELEBA_MAPPING for folder in folders if (folder / CELEBA_MAPPING).is_file()), None)
+    if table is not None and root.name != CELEBA_HQ:
+        return _names_of_split(table, split).__contains__
+    if mapping is not None:
+        numbers = _celeba_numbers(mapping, split)
+        return lambda stem: stem.isdecimal() and int(stem) in numbers
+    expected = f"{folders[0] / TABLE}"
+    if is_celeba_hq(source):
+        expected = f"{CELEBA_MAPPING} (it comes with CelebAMask-HQ) beside {CELEBA_HQ}"
+    raise ToolkitError(f"the split {split!r} was asked for, but there is no {expected}")
+
+
+def _names_of_split(table: Path, split: str) -> set[str]:
+    with table.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = [(row.get("image_id") or "", row.get("split") or "") for row in csv.DictReader(file)]
     names = {name for name, its_split in rows if its_split == split}
     if not names:
-        raise ToolkitError(f"{table} has no split {split!r}; it has {', '.join(sorted({s for _, s in rows}))}")
+        raise ToolkitError(f"{table} has no split {split!r}; it has {', '.join(sorted({s for _, s in rows})) or 'none'}")
     return names
 
 
-def _decode(data: bytes, name: str, resolution: int) -> UInt8[np.ndarray, "3 resolution resolution"]:
-    try:
-        image = Image.open(io.BytesIO(data)).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise PhotoError(f"{name}: not a readable image ({error})") from error
-    if image.size != (resolution, resolution):
-        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return np.asarray(image).transpose(2, 0, 1)
+def _celeba_numbers(mapping: Path, split: str) -> set[int]:
+    """Return the numbers of CelebA-HQ's faces that come from a split of CelebA; the mapping has idx, orig_idx, file."""
+    if split not in CELEBA_SPLITS:
+        raise ToolkitError(f"CelebA-HQ has no split {split!r}; it has {', '.join(CELEBA_SPLITS)}")
+    rows: Iterable[list[str]] = (line.split() for line in mapping.read_text(errors="replace").splitlines())
+    pairs = [(int(row[0]), int(row[1])) for row in rows if len(row) >= 2 and row[0].isdecimal() and row[1].isdecimal()]
+    if not pairs:
+        raise ToolkitError(f"{mapping}: expected lines of a number in CelebA-HQ and one in CelebA, found none")
+    return {number for number, original in pairs if original in CELEBA_SPLITS[split]}

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from generators.errors import ToolkitError
-from invert.dataset import read_faces
+from invert.dataset import Reader, find_faces, read_faces
 from invert.errors import PhotoError
 
 
@@ -72,3 +72,85 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path):
     (tmp_path / "faces.zip").write_bytes(b"not a zip")
     with pytest.raises(PhotoError, match="expected a folder or a zip file"):
         read_faces(tmp_path)
+
+
+def test_the_mapping_of_celeba_hq_tells_its_official_splits(tmp_path):
+    images = tmp_path / "CelebA-HQ-img"
+    images.mkdir()
+    (tmp_path / "CelebAMask-HQ-mask-anno").mkdir()
+    (tmp_path / "CelebAMask-HQ-mask-anno" / "00000_hair.png").write_bytes(jpeg(0))
+    for number in range(4):
+        (images / f"{number}.jpg").write_bytes(jpeg(number))
+    rows = [
+        "idx  orig_idx  orig_file",
+        "0  0 000001.jpg",
+        "1 162770 162771.jpg",
+        "2 182637 182638.jpg",
+        "3 202598 202599.jpg",
+    ]
+    (tmp_path / "CelebA-HQ-to-CelebA-mapping.txt").write_text("\n".join(rows))
+    splits = {split: [face.stem for face in find_faces([tmp_path], split)] for split in ("train", "val", "test", None)}
+    assert splits == {"train": ["0"], "val": ["1"], "test": ["2", "3"], None: ["0", "1", "2", "3"]}
+    assert [face.stem for face in find_faces([images], "test")] == ["2", "3"]
+    with pytest.raises(ToolkitError, match="it has train, val, test"):
+        find_faces([tmp_path], "dev")
+
+
+def test_celeba_hq_without_its_mapping_says_what_is_missing(tmp_path):
+    (tmp_path / "CelebA-HQ-img").mkdir()
+    (tmp_path / "CelebA-HQ-img" / "0.jpg").write_bytes(jpeg(0))
+    with pytest.raises(ToolkitError, match=r"CelebA-HQ-to-CelebA-mapping\.txt"):
+        find_faces([tmp_path], "test")
+
+
+def test_a_split_may_be_a_subfolder_of_classes(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split / "female").mkdir(parents=True)
+        (tmp_path / split / "female" / f"{split}.png").write_bytes(jpeg(1))
+    assert [face.name for face in find_faces([tmp_path], "val")] == ["female/val.png"]
+    assert [face.name for face in find_faces([tmp_path])] == ["train/female/train.png", "val/female/val.png"]
+
+
+def test_a_list_names_images_beside_itself_and_keeps_what_is_missing(folder):
+    (folder / "faces.txt").write_text("# chosen\nc.png\n\nmissing.png\na.png\n")
+    faces = find_faces([folder / "faces.txt"])
+    assert [face.name for face in faces] == ["c.png", "missing.png", "a.png"]
+    with Reader() as reader, pytest.raises(PhotoError, match=r"missing\.png: no such file"):
+        reader.read(faces[1])
+
+
+def test_several_sources_follow_each_other_under_their_own_names(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    (other / "a.png").write_bytes(jpeg(1))
+    names = [face.name for face in find_faces([folder, other, other / "a.png"])]
+    assert names == [*(f"{folder.name}/{stem}.png" for stem in "abc"), f"{other.name}/a.png", str(other / "a.png")]
+
+
+def test_a_signature_changes_with_the_file(folder):
+    before = find_faces([folder])
+    (folder / "a.png").write_bytes(jpeg(99))
+    after = find_faces([folder])
+    assert [x.signature == y.signature for x, y in zip(before, after, strict=True)] == [False, True, True]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    import os
+
+    (tmp_path / "a.png").write_bytes(jpeg(1))
+    os.mkfifo(tmp_path / "pipe.png")
+    face = find_faces([tmp_path])[1]
+    with Reader() as reader, pytest.raises(PhotoError, match="not a file"):
+        reader.read(face)
+
+
+def test_an_oblong_picture_is_no_aligned_face(tmp_path):
+    Image.new("RGB", (60, 80)).save(tmp_path / "oblong.png")
+    with pytest.raises(PhotoError, match="60 x 80 px is no aligned face"):
+        read_faces(tmp_path)
+
+
+def test_a_mac_zips_hidden_twins_are_no_images(tmp_path):
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        archive.writestr("a.png", jpeg(1))
+        archive.writestr("__MACOSX/._a.png", b"resource fork")
+    assert [face.name for face in find_faces([tmp_path / "faces.zip"])] == ["a.png"]
