@@ -1,59 +1,249 @@
-"""``stylegan-invert evaluate DATA``: figures over many aligned faces."""
+"""``stylegan-invert evaluate DIR``: figures over many faces, and the report that shows them."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
 from invert.cli.options import choose_device, device_option, generator_option, notify
 
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import torch
+    from tqdm import tqdm
+
+    from invert.evaluation.runner import Progress
+    from invert.evaluation.team import Team
+    from invert.report import Summary
+
+LINE_SEC = 15.0
+"""Between two lines of progress where there is no terminal."""
+METRICS = "mse,psnr,ssim,ms-ssim,lpips-squeeze,id-dlib"
+
 
 @click.command(name="evaluate", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("data", type=click.Path(path_type=Path, exists=True), metavar="DIR|ZIP")
+@click.argument("sources", nargs=-1, type=click.Path(path_type=Path, exists=True), metavar="DIR|ZIP|LIST|IMAGE...")
 @click.option(
     "--methods",
     default="stylemap",
     show_default=True,
     metavar="A,B",
-    help="Encoders (with +N: N refining steps), projector.",
+    help="Encoders by name or file (with +N: N refining steps), projector.",
 )
-@click.option("--split", metavar="NAME", help="Only the faces that attributes.csv beside them puts into this split.")
-@click.option("--limit", metavar="N", type=click.IntRange(1), help="Only the first N faces.")
-@click.option("--steps", default=100, show_default=True, metavar="N", help="Steps of the projector.")
+@click.option("--metrics", default=METRICS, show_default=True, metavar="A,B", help="What to measure.")
+@click.option(
+    "--edit",
+    "edits",
+    multiple=True,
+    metavar="NAME=STRENGTH",
+    help="Measure this edit, too: latent editing consistency, identity kept. Several are measured one by one.",
+)
+@click.option(
+    "--report",
+    default="stylegan-invert-out/evaluation.html",
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The page; CSV, JSON and LaTeX come beside it.",
+)
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="What remembers every result, so that a stopped run goes on.  [default: beside the report]",
+)
+@click.option(
+    "--split", metavar="NAME", help="Only this split, as told by attributes.csv, a subfolder or CelebA-HQ's mapping."
+)
+@click.option("--limit", metavar="N", type=click.IntRange(1), help="Only the first N files.")
+@click.option(
+    "--faces",
+    "kind",
+    type=click.Choice(["auto", "aligned", "photos"]),
+    default="auto",
+    show_default=True,
+    help="aligned: FFHQ crops; photos: the largest face is cut out; auto: looks at a few.",
+)
+@click.option("--steps", default=100, show_default=True, metavar="N", type=click.IntRange(1), help="Steps of the projector.")
+@click.option("--space", default="w_plus", show_default=True, metavar="SPACE", help="Of the projector: w or w_plus.")
+@click.option("--seed", default=0, show_default=True, metavar="N", help="Of everything random.")
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    metavar="N",
+    type=click.IntRange(1),
+    help="Processes on this machine; torchrun starts them on several.",
+)
+@click.option(
+    "--threads", default=1, show_default=True, metavar="N", type=click.IntRange(1), help="Of each worker; changes rounding."
+)
+@click.option(
+    "--batch", default=1, show_default=True, metavar="N", type=click.IntRange(1), help="Faces at once; changes rounding."
+)
+@click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
 @generator_option
 @device_option
-@click.option("--json", "as_json", is_flag=True, help="Print every face's figures as JSON instead of the table.")
+@click.option("--json", "as_json", is_flag=True, help="Print the JSON of the report instead of the table.")
 def command(
-    data: Path, methods: str, split: str | None, limit: int | None, steps: int, generator: str, device: str, as_json: bool
+    sources: tuple[Path, ...],
+    methods: str,
+    metrics: str,
+    edits: tuple[str, ...],
+    report: Path,
+    manifest: Path | None,
+    split: str | None,
+    limit: int | None,
+    kind: str,
+    steps: int,
+    space: str,
+    seed: int,
+    workers: int,
+    threads: int,
+    batch: int,
+    retry_failed: bool,
+    generator: str,
+    device: str,
+    as_json: bool,
 ) -> None:
-    """Measure how well methods reconstruct aligned faces (256 px, [-1, 1]).
+    """Measure how well methods reconstruct and edit faces, and write a report.
+
+    Stop it at any moment and start it again: what is done is kept, nothing is done twice. Failures are rows with a reason.
 
     \b
-    stylegan-invert evaluate faces/ --methods stylemap,stylemap+30,projector
+    stylegan-invert evaluate faces/ --methods stylemap,stylemap+30,projector --report report.html
+    stylegan-invert evaluate CelebAMask-HQ/ --split test --methods psp,e4e,stylemap --report report.html
+    torchrun --nproc-per-node 8 -m invert.cli.main evaluate faces/ --methods stylemap --report report.html
     """  # noqa: D301 (click reads \b as "keep these lines")
-    from tqdm import tqdm
-
-    from generators.errors import ToolkitError
-    from invert.dataset import read_faces
-    from invert.evaluation import evaluate, table
-    from invert.inverters import load_inverter
-    from invert.perceptual import load_perceptual
+    if not sources:
+        raise click.UsageError("name a folder, a zip file, a list or images to measure")
+    if report.suffix.lower() not in (".html", ".htm"):
+        raise click.UsageError(f"--report {report}: expected a name that ends in .html; CSV, JSON and LaTeX come beside it")
+    if workers > 1 and "WORLD_SIZE" not in os.environ:
+        sys.exit(_with_workers(workers))
+    from editing.composition import parse_edits
+    from invert.evaluation.runner import Plan, evaluate
+    from invert.evaluation.team import Team
     from invert.performance import keep_freed_memory
-    from pretrained.loading import load_generator
+    from invert.report import as_json as to_json
+    from invert.report import as_markdown, write_report
 
     keep_freed_memory()
-    chosen = choose_device(device)
-    faces, names = read_faces(data, split, limit=limit)
-    network, perceptual = load_generator(generator, chosen, notify), load_perceptual(chosen, notify)
-    inverters = {}
-    for spec in methods.split(","):
-        method, _, refine = spec.partition("+")
-        if refine and not refine.isdigit():
-            raise ToolkitError(f"method {spec!r}: expected a number of refining steps behind '+', as in stylemap+30")
-        inverters[spec] = load_inverter(method, network, steps=steps, refine=int(refine or 0), perceptual=perceptual)
-    with tqdm(total=len(inverters) * len(faces), unit="face") as bar:
-        rows = evaluate(inverters, faces, names, perceptual, str(chosen), lambda row: bar.update())
-    click.echo(json.dumps([asdict(row) for row in rows]) if as_json else table(rows, perceptual.name))
+    team = Team.from_environment()
+    plan = Plan(
+        sources,
+        _split(methods),
+        _split(metrics),
+        generator,
+        edits=tuple(parse_edits(edits)),
+        split=split,
+        limit=limit,
+        kind=cast("Literal['auto', 'aligned', 'photos']", kind),
+        steps=steps,
+        space=space,
+        seed=seed,
+        threads=threads,
+        batch=batch,
+        retry_failed=retry_failed,
+    )
+    book = manifest if manifest is not None else report.with_suffix(".sqlite")
+    with _Bars(team) as bars:
+        run = evaluate(plan, book, _device(device, team), team, notify if team.leads else lambda message: None, bars)
+    if not team.leads:
+        return
+    summary = write_report(run, book, report, shlex.join(["stylegan-invert", *sys.argv[1:]]))
+    click.echo(to_json(summary) if as_json else as_markdown(summary))
+    for line in remarks(summary):
+        notify(line)
+    notify(f"wrote {report} and, beside it, CSV, JSON and LaTeX")
+    if not summary.is_complete:
+        sys.exit(1)
+
+
+def remarks(summary: Summary) -> list[str]:
+    """Say in a few lines what the table is silent about."""
+    from invert.report.summary import shown
+
+    faces = summary.run.faces
+    lines = [f"{key}: not measured: {reason}" for key, reason in summary.run.measures.unavailable.items()]
+    if faces.duplicates:
+        lines.append(f"{len(faces.duplicates)} of {faces.count} files repeat another's content and count once")
+    if faces.unreadable:
+        first, reason = faces.unreadable[0]
+        lines.append(
+            f"{len(faces.unreadable)} of {faces.count} files cannot be read, the first: {shown(first.name)}: {reason}"
+        )
+    for method in summary.methods:
+        if method.unavailable:
+            lines.append(f"{method.label}: not measured: {method.unavailable}")
+        elif method.failures:
+            place, reason = next(iter(method.failures.items()))
+            lines.append(
+                f"{method.label}: {len(method.failures)} of {len(summary.names)} faces failed, the first:"
+                f" {summary.names[place]}: {reason} (--retry-failed tries them again)"
+            )
+    lines += [f"{label}: {count} faces are left; the same command goes on" for label, count in summary.missing.items()]
+    return [*lines, *([summary.run.lost] if summary.run.lost else [])]
+
+
+class _Bars:
+    """Shows how far this worker is, with the time left: a bar in a terminal, now and then a line elsewhere."""
+
+    def __init__(self, team: Team) -> None:
+        self._team = team
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show it; 0 done begins a method."""
+        from tqdm import tqdm
+
+        if progress.done == 0:
+            self.__exit__(None, None, None)
+            worker = f"{self._team.name}, " if self._team.size > 1 else ""
+            is_terminal = sys.stderr.isatty()
+            self._bar = tqdm(
+                total=progress.total,
+                desc=f"{worker}{progress.method}",
+                unit="face",
+                position=self._team.local_rank if is_terminal else 0,
+                mininterval=0.1 if is_terminal else LINE_SEC,
+                dynamic_ncols=is_terminal,
+            )
+        assert self._bar is not None
+        if progress.failed:
+            self._bar.set_postfix_str(f"{progress.failed} failed", refresh=False)
+        self._bar.update(progress.done - self._bar.n)
+
+
+def _split(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",") if name.strip())
+
+
+def _device(name: str, team: Team) -> torch.device:
+    """Give every worker of a machine a GPU of its own, where there are several."""
+    import torch
+
+    device = choose_device(name)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", team.local_rank % torch.cuda.device_count())
+    return device
+
+
+def _with_workers(workers: int) -> int:
+    """Start the same command as several processes of this machine."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
+    return subprocess.run([*launcher, "-m", "invert.cli.main", *sys.argv[1:]], check=False).returncode

@@ -1,0 +1,164 @@
+"""What is measured of one inversion? Metrics of the image, and of edits of its code: latent consistency, identity kept."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeGuard
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from editing.composition import EditSpec, parse_edits
+from editing.directions import Edit
+from editing.lec import LatentDistance, latent_distance
+from generators.base import Generator
+from generators.errors import ToolkitError, UnknownName
+from invert.edits import as_edit, check_name, load_directions
+from invert.errors import MetricUnavailable
+from invert.inversion import Inversion, Inverter
+from invert.inverters import EncoderInverter
+from invert.metrics import PAIR_METRICS, Description, PairMetric, load_pair_metric
+from pretrained.directions import direction_names
+
+DEFAULT_METRICS = ("mse", "psnr", "ssim", "ms-ssim", "lpips-squeeze", "id-dlib")
+"""Those that one core computes in a fraction of a synthesis; LPIPS by other backbones and other descriptors on request."""
+STRIP_EDITS = ("age=+2", "smile=+2", "pose=+2")
+"""Drawn for a few faces where the user names no edits."""
+
+Images = Float[Tensor, "batch 3 height width"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One row of the table, or several that come of one computation."""
+
+    descriptions: tuple[Description, ...]
+    values: Callable[[Inverter, Inversion, Images], Float[Tensor, "rows batch"]]
+    """Of a batch of faces; NaN for a face that has none."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """All rows of the table, with those that cannot be measured here."""
+
+    available: list[Measure]
+    unavailable: dict[str, str] = field(default_factory=dict)
+    """Why a metric is not there, by its name."""
+    strip: list[tuple[EditSpec, Edit]] = field(default_factory=list)
+    """Edits that are drawn for a few faces."""
+    strip_reason: str = ""
+    """Why there are none."""
+
+    @property
+    def descriptions(self) -> list[Description]:
+        """What is measured, row by row."""
+        return [description for measure in self.available for description in measure.descriptions]
+
+    def keys(self) -> set[str]:
+        """Name what a finished row of the manifest holds."""
+        return {figure_key(description) for description in self.descriptions}
+
+    def __call__(self, inverter: Inverter, inversion: Inversion, images: Images) -> tuple[list[dict[str, float]], list[str]]:
+        """Measure a batch: the figures of each face, and a note on each where one has no value that should have."""
+        figures: list[dict[str, float]] = [{} for _ in images]
+        notes: list[list[str]] = [[] for _ in images]
+        for measure in self.available:
+            try:
+                rows, why = measure.values(inverter, inversion, images).tolist(), "no value for this face"
+            except (ToolkitError, RuntimeError, ValueError) as error:  # One metric's failure must not cost the others'.
+                rows, why = [[math.nan] * len(figures)] * len(measure.descriptions), str(error)
+            for description, row in zip(measure.descriptions, rows, strict=True):
+                for figure, note, value in zip(figures, notes, row, strict=True):
+                    figure[figure_key(description)] = value
+                    if math.isnan(value) and (is_encoder(inverter) or not description.key.startswith("lec-")):
+                        note.append(f"{description.name}: {why}")
+        return figures, ["; ".join(note) for note in notes]
+
+
+def figure_key(description: Description) -> str:
+    """Name a figure in the manifest: a backbone with other weights has another key."""
+    text = f"{description.name}|{description.backbone}"
+    return f"{description.key}#{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def check_metrics(keys: Sequence[str]) -> None:
+    """Refuse names of metrics that there are not.
+
+    Raises:
+        UnknownName: naming close ones.
+    """
+    for key in keys:
+        if key not in PAIR_METRICS:
+            raise UnknownName("metric", key, PAIR_METRICS)
+
+
+def load_measures(metrics: Sequence[str], edits: Sequence[EditSpec], generator: Generator, device: torch.device) -> Measures:
+    """Load what is to be measured; what cannot be had is named with its reason, the rest goes on.
+
+    Raises:
+        UnknownName: no such metric or edit.
+        LatentMismatch: an edit belongs to another generator.
+    """
+    check_metrics(metrics)
+    loaded: list[PairMetric] = []
+    unavailable = {}
+    for key in dict.fromkeys(metrics):
+        try:
+            loaded.append(load_pair_metric(key, device))
+        except MetricUnavailable as error:
+            unavailable[key] = str(error)
+    specs = [check_name(spec, generator.identity) for spec in edits]
+    directions = load_directions(specs, generator)
+    pairs = [(spec, as_edit(spec, directions[spec.name], generator)) for spec in specs]
+    identities = [metric for metric in loaded if metric.key.startswith("id-")]
+    measures = [_reconstruction(metric) for metric in loaded]
+    measures += [_edited(spec, edit, generator, identities) for spec, edit in pairs]
+    strip, reason = (pairs, "") if pairs else _default_strip(generator)
+    return Measures(measures, unavailable, strip, reason)
+
+
+def _reconstruction(metric: PairMetric) -> Measure:
+    def values(inverter: Inverter, inversion: Inversion, images: Images) -> Float[Tensor, "1 batch"]:
+        return metric.per_image(inversion.image, images)[None].double()
+
+    return Measure((metric.description,), values)
+
+
+def _edited(spec: EditSpec, edit: Edit, generator: Generator, identities: Sequence[PairMetric]) -> Measure:
+    """Measure an edit: how consistent it is (LEC, of encoders alone), and how like themselves people stay."""
+    unit = "latent units, over the encoder and the generator under test"
+    forms = LatentDistance._fields
+    descriptions = [Description(f"lec-{form} {spec}", f"LEC {spec}, {form}", False, 0.0, math.inf, unit) for form in forms]
+    for metric in identities:
+        named = replace(metric.description, key=f"{metric.key} {spec}", name=f"{metric.name} kept by {spec}")
+        descriptions.append(named)
+
+    @torch.no_grad()
+    def values(inverter: Inverter, inversion: Inversion, images: Images) -> Float[Tensor, "rows batch"]:
+        drawn = generator.synthesis(edit(inversion.latent, spec.strength))
+        rows = [torch.full((len(images),), math.nan)] * len(forms)
+        if is_encoder(inverter):
+            back = edit(inverter.encode(drawn), -spec.strength)
+            rows = list(latent_distance(inversion.latent, back))
+        rows += [metric.per_image(drawn, inversion.image) for metric in identities]
+        return torch.stack([row.double().cpu() for row in rows])
+
+    return Measure(tuple(descriptions), values)
+
+
+def is_encoder(inverter: Inverter) -> TypeGuard[EncoderInverter]:
+    """Tell whether an inverter is one call of an encoder, which latent editing consistency is defined for."""
+    return isinstance(inverter, EncoderInverter) and inverter.refiner is None
+
+
+def _default_strip(generator: Generator) -> tuple[list[tuple[EditSpec, Edit]], str]:
+    known = set(direction_names(generator.identity))
+    specs = [spec for spec in parse_edits(STRIP_EDITS) if spec.name in known]
+    if not specs:
+        return [], f"no directions ship for the generator {generator.identity}: name some with --edit FILE=STRENGTH"
+    directions = load_directions(specs, generator)
+    return [(spec, as_edit(spec, directions[spec.name], generator)) for spec in specs], ""

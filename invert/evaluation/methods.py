@@ -1,0 +1,103 @@
+"""Which methods are compared? Their names with all settings that figures depend on, and how each becomes an inverter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from generators.base import Generator
+from generators.errors import ToolkitError, UnknownName
+from invert.inversion import Inverter
+from invert.inverters import PROJECTOR, load_inverter, method_names
+from invert.perceptual import Perceptual
+from pretrained.cache import sha256
+from pretrained.shipped import encoder_names
+
+
+@dataclass(frozen=True)
+class Method:
+    """A column of the table."""
+
+    spec: str
+    """As the user wrote it: ``stylemap``, ``stylemap+30``, ``projector``, or an encoder's file."""
+    base: str
+    """Without the refinement."""
+    refine: int
+    """Projector steps after an encoder."""
+    steps: int
+    """Of the projector alone."""
+    space: str
+    """Of the projector alone."""
+    weights_sha256: str
+    """Of the encoder's file; empty for the projector."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What else its figures depend on, the same for all methods: generator, seed, threads, versions."""
+
+    @property
+    def own_settings(self) -> dict[str, Any]:
+        """What its figures depend on; all that belongs to others is left out."""
+        own: dict[str, Any] = {"method": self.base, "weights_sha256": self.weights_sha256, "refine": self.refine}
+        if self.base == PROJECTOR:
+            own = {"method": PROJECTOR, "steps": self.steps, "space": self.space}
+        shared = self.settings if self.is_optimised else {k: v for k, v in self.settings.items() if k != "loss"}
+        return own | shared
+
+    @property
+    def is_optimised(self) -> bool:
+        """Whether the projector has a part in it."""
+        return self.base == PROJECTOR or self.refine > 0
+
+    @property
+    def key(self) -> str:
+        """Names the method in the manifest: equal settings, equal key."""
+        # A file's name says nothing about what is in it.
+        named = self.own_settings | ({"method": "encoder"} if self.weights_sha256 else {})
+        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
+
+    def load(self, generator: Generator, perceptual: Perceptual | None) -> Inverter:
+        """Make the inverter; see ``load_inverter`` for what can go wrong."""
+        return load_inverter(
+            self.base, generator, space=self.space, steps=self.steps, refine=self.refine, perceptual=perceptual
+        )
+
+
+def parse_methods(specs: Sequence[str], steps: int = 100, space: str = "w_plus") -> list[Method]:
+    """Read what ``--methods`` takes; the same method twice is one.
+
+    Args:
+        specs: ``NAME`` or ``NAME+N``; a name of ``method_names()`` or an encoder's file.
+        steps: of the projector.
+        space: of the projector.
+
+    Raises:
+        UnknownName: neither a method nor a file; close names are given.
+        ToolkitError: no methods, or a malformed refinement.
+    """
+    methods = [_parse(spec.strip(), steps, space) for spec in specs if spec.strip()]
+    if not methods:
+        raise ToolkitError(
+            f"no methods: name one or more of {', '.join(method_names())}, as in stylemap,stylemap+30,projector"
+        )
+    unique: dict[str, Method] = {}
+    for method in methods:
+        unique.setdefault(method.key, method)
+    return list(unique.values())
+
+
+def _parse(spec: str, steps: int, space: str) -> Method:
+    base, plus, refine = spec.rpartition("+")
+    if not plus or Path(spec).is_file():
+        base, refine = spec, "0"
+    if not refine.isdecimal():
+        raise ToolkitError(f"method {spec!r}: expected a number of refining steps behind '+', as in stylemap+30")
+    file = encoder_names().get(base, Path(base))
+    if base == PROJECTOR and int(refine):
+        raise ToolkitError(f"method {spec!r}: the projector's steps are set by --steps; '+N' refines an encoder's code")
+    if base != PROJECTOR and base not in method_names() and not file.is_file():
+        raise UnknownName("method (nor is there such a file)", base, method_names())
+    weights = sha256(file) if base != PROJECTOR and file.is_file() else ""
+    return Method(spec, base, int(refine), steps, space, weights)

@@ -1,0 +1,331 @@
+"""How is every face measured by every method, once? Planned by the leader, shared among the workers, kept row by row.
+
+Killed at any moment, a run goes on where it stopped: what is in the manifest is not done again, what is not there is done.
+A face's figures depend on the face, the method and its settings alone: each worker computes with a fixed number of threads
+(one) in batches of a fixed make-up (one face), because rounding depends on both, and a projector blows rounding up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from editing.composition import EditSpec
+from generators.base import Generator
+from generators.errors import ToolkitError
+from generators.latent import select
+from invert.dataset import Reader, find_faces
+from invert.errors import NoFaceFound, PhotoError
+from invert.evaluation.faces import RESOLUTION, Faces, Kind, hash_faces, kind_of, prefetch, read_face
+from invert.evaluation.manifest import Manifest, ManifestError, Result, part_of, parts_of
+from invert.evaluation.measures import Measures, check_metrics, load_measures
+from invert.evaluation.meter import meter, return_freed_memory
+from invert.evaluation.methods import Method, parse_methods
+from invert.evaluation.team import Team, WorkerLost
+from invert.inversion import Inversion, Inverter, resize
+from invert.perceptual import load_perceptual
+from invert.photo import to_uint8
+from invert.pipeline import versions
+from invert.training import from_uint8
+from pretrained.loading import load_generator
+
+STRIP_FACES = 4
+"""Faces whose edits are drawn: those whose hashes come first, whatever else is in the set."""
+PICTURE_PX = 256
+DRAWN = "drawn"
+"""Label of the picture of an inversion; the others are edits, as written."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure."""
+
+    sources: tuple[Path, ...]
+    methods: tuple[str, ...]
+    metrics: tuple[str, ...]
+    generator: str
+    edits: tuple[EditSpec, ...] = ()
+    split: str | None = None
+    limit: int | None = None
+    kind: Literal["auto", "aligned", "photos"] = "auto"
+    steps: int = 100
+    space: str = "w_plus"
+    seed: int = 0
+    threads: int = 1
+    """Of each worker."""
+    batch: int = 1
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a worker is with its share of a method."""
+
+    method: str
+    done: int
+    total: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Column:
+    """A method, and what came of it."""
+
+    method: Method
+    unavailable: str = ""
+    """Why it could not be measured at all."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: what was to be measured, and where the results are."""
+
+    plan: Plan
+    faces: Faces
+    kind: Kind
+    columns: list[Column]
+    measures: Measures
+    generator: Generator
+    device: torch.device
+    team: Team
+    lost: str = ""
+    """Why some workers' results are not there yet."""
+
+    @property
+    def strip_faces(self) -> list[str]:
+        """The contents whose edits are drawn."""
+        return sorted(self.faces.files)[:STRIP_FACES]
+
+
+def evaluate(
+    plan: Plan,
+    manifest: Path,
+    device: torch.device,
+    team: Team | None = None,
+    notify: Callable[[str], None] = lambda message: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Run:
+    """Measure what is not in the manifest yet.
+
+    Args:
+        plan: what to measure.
+        manifest: the file that remembers; the same for all workers, and a folder that all of them see.
+        device: where to compute.
+        team: the processes that share the work; None: this one alone.
+        notify: told once what a user should know.
+        on_progress: told after every batch.
+
+    Raises:
+        UnknownName: no such method, metric or edit.
+        PhotoError: nothing to measure.
+        ManifestError: the manifest belongs to another version, or to a run that is still going on.
+        OutputError: it cannot be written.
+    """
+    team = team if team is not None else Team()
+    torch.set_num_threads(plan.threads)
+    torch.backends.cudnn.deterministic = True
+    methods = parse_methods(plan.methods, plan.steps, plan.space)
+    check_metrics(plan.metrics)
+    listed = find_faces(plan.sources, plan.split, plan.limit)
+    with ExitStack() as stack:
+        book = _open(manifest, team, stack)
+        leaders = book if team.leads else None
+        faces = hash_faces(listed, team, leaders)
+        if not faces.files:
+            raise PhotoError(f"none of {faces.count} files can be read; the first: {faces.unreadable[0][1]}")
+        kind = plan.kind if plan.kind != "auto" else team.once(lambda: _decide_kind(faces, book, notify))
+        generator = load_generator(plan.generator, device, notify)
+        measures = load_measures(plan.metrics, plan.edits, generator, device)
+        loss = load_perceptual(device, notify) if any(method.is_optimised for method in methods) else None
+        settings = _settings(plan, kind, generator, device) | ({"loss": loss.name} if loss is not None else {})
+        methods = [replace(method, settings=settings) for method in methods]
+        run = Run(plan, faces, kind, [], measures, generator, device, team)
+        # Planned all at once: from here on no worker needs another, so that one that dies stops nobody.
+        pending = team.once(lambda: [_pending(run, method, book) for method in methods])
+        for method, groups in zip(methods, pending, strict=True):
+            unavailable = ""
+            if groups:
+                try:
+                    inverter = method.load(generator, loss)
+                except ToolkitError as error:
+                    unavailable = str(error)
+                else:
+                    return_freed_memory()
+                    _Worker(run, method, inverter, book, on_progress).work(groups[team.rank :: team.size])
+            run.columns.append(Column(method, unavailable))
+    return replace(run, lost=_collect(manifest, team))
+
+
+def _open(manifest: Path, team: Team, stack: ExitStack) -> Manifest:
+    """Open the leader's manifest, after taking over what other workers left; every other worker gets a file of its own."""
+
+    def prepare() -> None:
+        opened.append(stack.enter_context(Manifest(manifest)))
+        for part in parts_of(manifest):
+            opened[0].merge(part)
+
+    opened: list[Manifest] = []
+    team.once(prepare)
+    if not team.leads:
+        opened.append(stack.enter_context(Manifest(part_of(manifest, team.rank))))
+    team.wait()
+    found = team.once(lambda: len(parts_of(manifest)))
+    if found < team.size - 1:
+        raise ToolkitError(f"the workers do not see one folder: {manifest.parent} must be shared by all machines")
+    return opened[0]
+
+
+def _collect(manifest: Path, team: Team) -> str:
+    """Wait for the other workers and take over their results; return what is missing, in words."""
+    lost = ""
+    try:
+        team.wait()
+    except WorkerLost as error:
+        lost = str(error)
+    if team.leads and team.size > 1:
+        with Manifest(manifest) as book:
+            for part in parts_of(manifest):
+                try:
+                    book.merge(part)
+                except ManifestError as error:
+                    lost = str(error)
+    return lost
+
+
+def _decide_kind(faces: Faces, book: Manifest, notify: Callable[[str], None]) -> Kind:
+    """Tell aligned faces from photos, once for a set."""
+    question = f"kind of {hashlib.sha256(''.join(faces.files).encode()).hexdigest()}"
+    decided = book.decision(question)
+    if decided is None:
+        decided = kind_of(list(faces.files.values()))
+        book.decide(question, decided)
+    if decided == "photos":
+        notify("these look like photos, not like aligned faces: the largest face of each is cut out; see --faces")
+    return "photos" if decided == "photos" else "aligned"
+
+
+def _settings(plan: Plan, kind: Kind, generator: Generator, device: torch.device) -> dict[str, Any]:
+    return {
+        "generator": generator.identity.name,
+        "generator_sha256": generator.identity.sha256,
+        "faces": kind,
+        "resolution": RESOLUTION,
+        "seed": plan.seed,
+        "threads": plan.threads,
+        "batch": plan.batch,
+        "device": device.type,
+        "versions": {name: version for name, version in versions().items() if name in ("stylegan-invert", "torch")},
+    }
+
+
+def _pending(run: Run, method: Method, book: Manifest) -> list[list[str]]:
+    """Return the batches in which something is left to do, always made up alike."""
+    book.add_method(method.key, json.dumps(method.own_settings, sort_keys=True))
+    finished = set()
+    wanted, labels = run.measures.keys(), {str(spec) for spec, _ in run.measures.strip}
+    for result in book.results(method.key):
+        if (result.reason and not run.plan.retry_failed) or (not result.reason and wanted <= result.figures.keys()):
+            finished.add(result.content)
+    for content in finished & set(run.strip_faces):
+        if book.labels(content, method.key) and not labels <= book.labels(content, method.key):
+            finished.discard(content)
+    contents = list(run.faces.files)
+    batches = [contents[start : start + run.plan.batch] for start in range(0, len(contents), run.plan.batch)]
+    return [batch for batch in batches if not finished.issuperset(batch)]
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """Measures a share of the faces by one method."""
+
+    run: Run
+    method: Method
+    inverter: Inverter
+    book: Manifest
+    on_progress: Callable[[Progress], None]
+
+    def work(self, groups: Sequence[Sequence[str]]) -> None:
+        """Measure batch after batch, each kept before the next is begun."""
+        total, done, failed = sum(map(len, groups)), 0, 0
+        self.on_progress(Progress(self.method.spec, 0, total, 0))
+        with Reader() as reader:
+
+            def read(group: Sequence[str]) -> list[UInt8[np.ndarray, "3 256 256"] | ToolkitError]:
+                return [self._read(reader, content) for content in group]
+
+            for group, pictures in prefetch(read, groups):
+                results = self._measure(group, pictures.result())
+                self.book.add(results)
+                done, failed = done + len(results), failed + sum(bool(result.reason) for result in results)
+                self.on_progress(Progress(self.method.spec, done, total, failed))
+
+    def _read(self, reader: Reader, content: str) -> UInt8[np.ndarray, "3 256 256"] | ToolkitError:
+        try:
+            return read_face(reader, self.run.faces.files[content], self.run.kind)
+        except (PhotoError, NoFaceFound) as error:
+            return error
+
+    def _measure(
+        self, group: Sequence[str], pictures: Sequence[UInt8[np.ndarray, "3 256 256"] | ToolkitError]
+    ) -> list[Result]:
+        read = {c: picture for c, picture in zip(group, pictures, strict=True) if not isinstance(picture, ToolkitError)}
+        results = [
+            self._failure(c, picture)
+            for c, picture in zip(group, pictures, strict=True)
+            if isinstance(picture, ToolkitError)
+        ]
+        if not read:
+            return results
+        images = from_uint8(np.stack(list(read.values()))).to(self.run.device)
+        torch.manual_seed(self.run.plan.seed)
+        try:
+            with meter(self.run.device) as cost:
+                inversion = self.inverter(images)
+            if inversion.interrupted:  # The projector keeps its best code on Ctrl-C; here it would pass for a finished one.
+                raise KeyboardInterrupt
+            figures, notes = self.run.measures(self.inverter, inversion, images)
+            drawn = self._pictures(list(read), inversion)
+        except Exception as error:  # Whatever one face brings about, the others go on.
+            return results + [self._failure(content, error) for content in read]
+        seconds = cost.seconds / len(read)
+        return results + [
+            Result(c, self.method.key, figure, seconds, cost.peak_bytes, "", note, self.run.team.name, jpegs)
+            for c, figure, note, jpegs in zip(read, figures, notes, drawn, strict=True)
+        ]
+
+    def _failure(self, content: str, error: Exception) -> Result:
+        reason = str(error) if isinstance(error, ToolkitError) else f"{type(error).__name__}: {error}"
+        reason = reason.removeprefix(f"{self.run.faces.files[content].name}: ")  # The row says it already.
+        return Result(content, self.method.key, reason=reason, worker=self.run.team.name)
+
+    @torch.no_grad()
+    def _pictures(self, contents: Sequence[str], inversion: Inversion) -> list[dict[str, bytes]]:
+        pictures = [{DRAWN: jpeg} for jpeg in _jpegs(inversion.image)]
+        for number, content in enumerate(contents):
+            if content in self.run.strip_faces:
+                code = select(inversion.latent, number)
+                for spec, edit in self.run.measures.strip:
+                    image = self.run.generator.synthesis(edit(code, spec.strength))
+                    pictures[number][str(spec)] = _jpegs(image)[0]
+        return pictures
+
+
+def _jpegs(images: Float[Tensor, "batch 3 height width"]) -> list[bytes]:
+    files = []
+    for photo in to_uint8(resize(images, PICTURE_PX)):
+        file = io.BytesIO()
+        Image.fromarray(photo).save(file, "JPEG", quality=90, subsampling=0)
+        files.append(file.getvalue())
+    return files

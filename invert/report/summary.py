@@ -1,0 +1,230 @@
+"""Which numbers does a report show? Means with their intervals, who is best, what failed, and what to do it again with."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import math
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+
+from invert.evaluation.faces import RESOLUTION
+from invert.evaluation.manifest import Manifest
+from invert.evaluation.measures import figure_key
+from invert.evaluation.methods import Method
+from invert.evaluation.runner import Column, Run
+from invert.evaluation.statistics import Estimate, estimate, interval, resampled_means
+from invert.metrics import Description
+from invert.pipeline import toolkit_version
+
+_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "lpips", "torchmetrics", "dlib-bin")
+
+
+@dataclass(frozen=True)
+class MethodSummary:
+    """One column of the table."""
+
+    method: Method
+    label: str
+    """What stands above the column: the name, of a file without its folders."""
+    values: Float64[np.ndarray, "metrics faces"]
+    """NaN where there is none."""
+    seconds: Float64[np.ndarray, " measured"]
+    """An image, of those measured."""
+    peak_bytes: int
+    estimates: list[Estimate] = field(default_factory=list)
+    """One a metric."""
+    marks: list[str] = field(default_factory=list)
+    """One a metric: ``best``, ``tied`` (its paired interval to the best holds 0) or nothing."""
+    unavailable: str = ""
+    """Why there is nothing."""
+    failures: dict[int, str] = field(default_factory=dict)
+    """Why there are no figures of a face, by its place in the list."""
+    notes: dict[int, str] = field(default_factory=dict)
+    """Why some figure of a face is missing."""
+
+    @property
+    def measured(self) -> int:
+        """How many faces it has figures of."""
+        return len(self.seconds)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that a report shows but pictures."""
+
+    run: Run
+    metrics: list[Description]
+    methods: list[MethodSummary]
+    names: list[str]
+    """Of the faces, as shown."""
+    command: str
+    provenance: dict[str, dict[str, str]]
+    """By heading and name."""
+
+    @property
+    def contents(self) -> list[str]:
+        """SHA-256 of the faces, in the order of their names."""
+        return list(self.run.faces.files)
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """Faces that a lost worker has left unmeasured, by method."""
+        expected = len(self.names)
+        counts = {m.label: expected - m.measured - len(m.failures) for m in self.methods if not m.unavailable}
+        return {label: count for label, count in counts.items() if count}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every face has its figures by every method."""
+        return not (self.missing or self.run.faces.unreadable or any(m.unavailable or m.failures for m in self.methods))
+
+
+def summarise(run: Run, book: Manifest, command: str = "") -> Summary:
+    """Collect what a finished run's manifest says."""
+    metrics = run.measures.descriptions
+    positions = {content: place for place, content in enumerate(run.faces.files)}
+    names = [shown(face.name) for face in run.faces.files.values()]
+    labels = _labels([column.method for column in run.columns])
+    collected = [
+        _collect(column, label, positions, metrics, book) for column, label in zip(run.columns, labels, strict=True)
+    ]
+    return Summary(run, metrics, _compare(collected, metrics, run.plan.seed), names, command, _provenance(run))
+
+
+def shown(name: str) -> str:
+    """Make a file's name printable: bytes that are no Unicode and control characters become escapes."""
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def digits_of(values: Sequence[float]) -> int:
+    """Return how many decimals give the largest of some numbers four digits that count."""
+    finite = [abs(value) for value in values if math.isfinite(value)]
+    largest = max(finite, default=0.0)
+    return 4 if largest == 0 else min(6, max(0, 3 - math.floor(math.log10(largest))))
+
+
+def _labels(methods: Sequence[Method]) -> list[str]:
+    """Name columns shortly, and differently."""
+    short = [Path(method.spec).name if method.weights_sha256 else method.spec for method in methods]
+    return [name if short.count(name) == 1 else method.spec for name, method in zip(short, methods, strict=True)]
+
+
+def _collect(
+    column: Column, label: str, positions: dict[str, int], metrics: list[Description], book: Manifest
+) -> MethodSummary:
+    values = np.full((len(metrics), len(positions)), np.nan)
+    rows = {figure_key(metric): row for row, metric in enumerate(metrics)}
+    seconds, peak = [], 0
+    failures, notes = {}, {}
+    for result in book.results(column.method.key):
+        place = positions.get(result.content)
+        if place is None:
+            continue
+        if result.reason:
+            failures[place] = result.reason
+            continue
+        for key, row in rows.items():
+            values[row, place] = result.figures.get(key, math.nan)
+        seconds.append(result.seconds)
+        peak = max(peak, result.peak_bytes)
+        if result.note:
+            notes[place] = result.note
+    failed, noted = ({place: shown(texts[place]) for place in sorted(texts)} for texts in (failures, notes))
+    return MethodSummary(
+        column.method, label, values, np.array(seconds), peak, unavailable=column.unavailable, failures=failed, notes=noted
+    )
+
+
+def _compare(methods: list[MethodSummary], metrics: list[Description], seed: int) -> list[MethodSummary]:
+    """Estimate all means, and mark in each row the best and those that cannot be told from it."""
+    if not metrics:
+        return methods
+    stacked = np.concatenate([method.values for method in methods])
+    drawn = resampled_means(stacked, seed)
+    estimates = np.array(estimate(stacked, drawn), dtype=object).reshape(len(methods), len(metrics))
+    drawn = drawn.reshape(len(methods), len(metrics), -1)
+    marks = [_marks(metric, list(estimates[:, row]), drawn[:, row]) for row, metric in enumerate(metrics)]
+    return [
+        replace(method, estimates=list(estimates[number]), marks=[row[number] for row in marks])
+        for number, method in enumerate(methods)
+    ]
+
+
+def _marks(metric: Description, estimates: Sequence[Estimate], drawn: Float64[np.ndarray, "methods draws"]) -> list[str]:
+    marks = [""] * len(estimates)
+    means = {number: e.mean for number, e in enumerate(estimates) if not math.isnan(e.mean)}
+    if len(means) < 2:
+        return marks
+    best = max(means, key=lambda number: means[number] if metric.higher_is_better else -means[number])
+    marks[best] = "best"
+    for other in means.keys() - {best}:
+        with np.errstate(invalid="ignore"):  # The difference of two infinities.
+            low, high = interval(drawn[other] - drawn[best])
+        if low <= 0 <= high:
+            marks[other] = "tied"
+    return marks
+
+
+def _provenance(run: Run) -> dict[str, dict[str, str]]:
+    plan = run.plan
+    versions = {"python": platform.python_version(), "stylegan-invert": toolkit_version()} | {
+        name: _version(name) for name in _PACKAGES
+    }
+    faces = {"aligned": "aligned like FFHQ already", "photos": "the largest face of each photo, cut out like FFHQ"}[run.kind]
+    return {
+        "Data": {
+            "sources": ", ".join(shown(str(source)) for source in plan.sources),
+            "split": plan.split or "all",
+            "files": f"{run.faces.count:,} files, {len(run.faces.files):,} different",
+            "faces": f"{faces}, {RESOLUTION} px",
+            "SHA-256 of the list of contents": hashlib.sha256("\n".join(run.faces.files).encode()).hexdigest(),
+        },
+        "Networks": {f"generator {run.generator.identity.name}": run.generator.identity.sha256 or "unknown"}
+        | {shown(c.method.spec): c.method.weights_sha256 or "no weights of its own" for c in run.columns},
+        "Settings": {
+            "seed": str(plan.seed),
+            "steps of the projector": f"{plan.steps} in {plan.space}",
+            "faces at once": str(plan.batch),
+            "threads a worker": str(plan.threads),
+            "workers": str(run.team.size),
+        },
+        "Versions": versions,
+        "Hardware": _hardware(run.device),
+        "When": {"written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _hardware(device: torch.device) -> dict[str, str]:
+    hardware = {"system": f"{platform.system()} {platform.release()} {platform.machine()}"}
+    hardware["processor"] = f"{_processor()}, {os.cpu_count()} cores"
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        hardware["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
+    hardware["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return hardware
+
+
+def _processor() -> str:
+    """Name the processor; Linux keeps it in a file that ``platform`` does not read."""
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

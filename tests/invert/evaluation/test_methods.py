@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from generators.errors import ToolkitError, UnknownName
+from invert.evaluation.methods import parse_methods
+
+
+def test_a_refinement_stands_behind_a_plus(encoder_file):
+    plain, refined, projector = parse_methods([str(encoder_file), f"{encoder_file}+30", "projector"], steps=7)
+    assert (plain.refine, refined.refine, refined.base) == (0, 30, str(encoder_file))
+    assert (projector.is_optimised, refined.is_optimised, plain.is_optimised) == (True, True, False)
+    assert projector.own_settings["steps"] == 7
+
+
+def test_keys_go_by_what_figures_depend_on(encoder_file, tmp_path):
+    shutil.copy(encoder_file, tmp_path / "copy.safetensors")
+    (one,), (copy,) = parse_methods([str(encoder_file)]), parse_methods([str(tmp_path / "copy.safetensors")])
+    assert one.key == copy.key
+    assert parse_methods([str(encoder_file)], steps=5)[0].key == one.key
+    (short,), (long,) = parse_methods(["projector"], steps=5), parse_methods(["projector"], steps=6)
+    assert short.key != long.key
+
+
+def test_a_method_that_is_named_twice_is_one_column(encoder_file):
+    assert [m.spec for m in parse_methods(["projector", str(encoder_file), "projector"])] == ["projector", str(encoder_file)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [("projektor", "did you mean projector"), ("projector+3", "set by --steps"), ("stylemap+x", "expected a number")],
+)
+def test_malformed_methods_are_refused_in_words(spec, message):
+    with pytest.raises(ToolkitError, match=message):
+        parse_methods([spec])
+
+
+def test_no_method_is_refused():
+    with pytest.raises(ToolkitError, match="no methods"):
+        parse_methods([" "])
+
+
+def test_an_unknown_method_is_an_unknown_name():
+    with pytest.raises(UnknownName):
+        parse_methods(["no/such/file.safetensors"])

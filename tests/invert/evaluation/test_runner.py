@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from generators.errors import UnknownName
+from invert.errors import MetricUnavailable, PhotoError
+from invert.evaluation.manifest import Manifest
+from invert.evaluation.methods import Method
+from invert.evaluation.runner import DRAWN, Progress, evaluate
+from invert.inversion import Inversion
+from invert.report import as_csv, as_latex, summarise
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def run(make_plan, tmp_path):
+    """Evaluate on the CPU; returns the summary and the inversions that were made."""
+
+    def call(manifest=tmp_path / "manifest.sqlite", on_progress=None, **changes):
+        told: list[Progress] = []
+        finished = evaluate(make_plan(**changes), manifest, CPU, on_progress=on_progress or told.append)
+        with Manifest(manifest) as book:
+            return summarise(finished, book), sum(progress.done > 0 for progress in told)
+
+    return call
+
+
+@pytest.fixture
+def broken_inverter(monkeypatch):
+    """Let every method's inverter fail on faces that are bright on average."""
+    load = Method.load
+
+    def loaded(self, generator, perceptual):
+        inverter = load(self, generator, perceptual)
+
+        def moody(image):
+            if image.mean() > 0:
+                raise RuntimeError("too bright")
+            return inverter(image)
+
+        return moody
+
+    monkeypatch.setattr(Method, "load", loaded)
+    return lambda: monkeypatch.setattr(Method, "load", load)
+
+
+def test_every_face_is_measured_by_every_method_once(run, encoder_file):
+    methods = (str(encoder_file), "projector")
+    summary, inverted = run(methods=methods, steps=1)
+    assert inverted == 12
+    assert [method.label for method in summary.methods] == ["tiny-encoder.safetensors", "projector"]
+    assert all(np.isfinite(method.values).all() for method in summary.methods)
+    assert summary.is_complete
+    again, inverted = run(methods=methods, steps=1)
+    assert inverted == 0
+    assert as_csv(again) == as_csv(summary)
+
+
+def test_figures_are_those_of_the_bare_calls(run, tiny_encoder, tiny_generator, faces_folder, encoder_file):
+    from invert.dataset import read_faces
+    from invert.inverters import load_inverter
+    from invert.metrics import load_pair_metric
+    from invert.training import from_uint8
+
+    summary, _ = run()
+    inverter = load_inverter(str(encoder_file), tiny_generator)
+    for place, pixels in enumerate(read_faces(faces_folder)[0]):
+        image = from_uint8(pixels[None].numpy())
+        expected = [load_pair_metric(key).per_image(inverter(image).image, image).item() for key in ("mse", "ssim")]
+        assert summary.methods[0].values[:, place].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_it_was_killed(make_plan, tmp_path, run):
+    undisturbed, _ = run(tmp_path / "undisturbed.sqlite")
+    script = (
+        "import os, pickle, signal, sys, torch; from invert.evaluation.runner import evaluate\n"
+        "plan, manifest, kill_at = pickle.load(sys.stdin.buffer)\n"
+        "def told(progress):\n"
+        "    if progress.done == kill_at: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "evaluate(plan, manifest, torch.device('cpu'), on_progress=told)\n"
+    )
+    for _ in range(2):
+        given = pickle.dumps((make_plan(), tmp_path / "killed.sqlite", 2))
+        killed = subprocess.run([sys.executable, "-c", script], input=given, check=False, env=_environment())
+        assert killed.returncode == -signal.SIGKILL
+    summary, inverted = run(tmp_path / "killed.sqlite")
+    assert inverted == 2
+    assert as_csv(summary) == as_csv(undisturbed)
+    assert as_latex(summary).split(r"\end{table}")[0] == as_latex(undisturbed).split(r"\end{table}")[0]
+
+
+def _environment():
+    root = Path(__file__).resolve().parents[3]
+    return os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.slow
+def test_two_workers_give_the_table_of_one(run, faces_folder, generator_file, encoder_file, tmp_path):
+    alone, _ = run(tmp_path / "alone.sqlite")
+    command = [
+        sys.executable,
+        "-m",
+        "invert.cli.main",
+        "evaluate",
+        faces_folder,
+        "--methods",
+        encoder_file,
+        "--workers",
+        "2",
+    ]
+    command += ["--generator", generator_file, "--metrics", "mse,ssim", "--faces", "aligned", "--device", "cpu"]
+    command += ["--report", tmp_path / "by-2/report.html"]
+    done = subprocess.run(
+        [str(part) for part in command], check=False, capture_output=True, text=True, env=_environment(), cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "by-2/report.csv").read_text() == as_csv(alone)
+    assert {path.suffix for path in (tmp_path / "by-2").iterdir()} == {".html", ".csv", ".json", ".tex", ".sqlite"}
+    assert "worker 2 of 2" in done.stderr
+
+
+def test_what_stopped_in_the_middle_of_a_method_is_not_lost(run):
+    class Stop(Exception):
+        pass
+
+    def stop(progress):
+        if progress.done == 4:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(on_progress=stop)
+    assert run()[1] == 2
+
+
+def test_duplicates_count_once_and_are_named(run, faces_folder):
+    shutil.copy(faces_folder / "0.png", faces_folder / "copy.png")
+    os.link(faces_folder / "1.png", faces_folder / "link.png")
+    summary, inverted = run()
+    assert inverted == 6
+    assert [(a.name, b.name) for a, b in summary.run.faces.duplicates] == [("copy.png", "0.png"), ("link.png", "1.png")]
+    assert "copy.png,,,duplicate,same content as 0.png" in as_csv(summary)
+
+
+def test_a_renamed_file_is_not_measured_again(run, faces_folder):
+    run()
+    (faces_folder / "0.png").rename(faces_folder / "zero.png")
+    summary, inverted = run()
+    assert inverted == 0
+    assert summary.names[-1] == "zero.png"
+
+
+def test_a_changed_file_is_measured_again(run, faces_folder):
+    run()
+    shutil.copy(faces_folder / "1.png", faces_folder / "spare.png")
+    (faces_folder / "0.png").write_bytes((faces_folder / "0.png").read_bytes() + b"\0")
+    assert run()[1] == 1
+
+
+def test_broken_files_are_rows_with_a_reason(run, faces_folder):
+    (faces_folder / "torn.png").write_bytes((faces_folder / "0.png").read_bytes()[:60])
+    (faces_folder / "empty.png").touch()
+    summary, _ = run()
+    assert not summary.is_complete
+    assert len(summary.methods[0].failures) == 1
+    text = as_csv(summary)
+    assert "torn.png" in text.split("failed")[0].splitlines()[-1]
+    assert "empty.png,,,unreadable," in text
+    assert summary.methods[0].estimates[0].count == 6
+
+
+def test_failures_are_kept_until_they_are_retried(run, broken_inverter):
+    first, inverted = run()
+    failed = len(first.methods[0].failures)
+    assert 0 < failed < 6
+    assert set(first.methods[0].failures.values()) == {"RuntimeError: too bright"}
+    assert run()[1] == 0
+    broken_inverter()
+    assert run()[1] == 0
+    summary, inverted = run(retry_failed=True)
+    assert inverted == failed
+    assert summary.is_complete
+
+
+def test_other_settings_are_measured_anew(run):
+    run(methods=("projector",), steps=1)
+    assert run(methods=("projector",), steps=2)[1] == 6
+    assert run(methods=("projector",), steps=1, seed=1)[1] == 6
+    assert run(methods=("projector",), steps=1)[1] == 0
+
+
+def test_a_metric_that_is_added_later_joins_the_others(run):
+    run()
+    summary, inverted = run(metrics=("mse", "ssim", "psnr"))
+    assert inverted == 6
+    assert np.isfinite(summary.methods[0].values).all()
+    assert run()[1] == 0
+
+
+def test_a_metric_that_cannot_be_had_leaves_the_others(run, monkeypatch):
+    from invert.evaluation import measures
+
+    load = measures.load_pair_metric
+
+    def offline(key, device):
+        if key == "lpips-vgg":
+            raise MetricUnavailable("no network")
+        return load(key, device)
+
+    monkeypatch.setattr(measures, "load_pair_metric", offline)
+    summary, _ = run(metrics=("mse", "lpips-vgg"))
+    assert summary.run.measures.unavailable == {"lpips-vgg": "no network"}
+    assert summary.is_complete
+    assert [metric.key for metric in summary.metrics] == ["mse"]
+
+
+def test_a_method_that_cannot_be_had_leaves_the_others(run, encoder_file, tmp_path):
+    alien = tmp_path / "alien.safetensors"
+    alien.write_bytes(b"not an encoder")
+    summary, _ = run(methods=(str(alien), str(encoder_file)))
+    assert "alien.safetensors" in summary.methods[0].unavailable
+    assert summary.methods[1].measured == 6
+    assert not summary.is_complete
+    assert as_csv(summary).count("failed") == 6
+
+
+def test_unknown_names_are_refused_with_close_ones(run):
+    with pytest.raises(UnknownName, match="did you mean projector"):
+        run(methods=("projectr",))
+    with pytest.raises(UnknownName, match="did you mean ssim"):
+        run(metrics=("sim",))
+
+
+def test_an_empty_folder_is_refused(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PhotoError, match="expected images"):
+        run(sources=(tmp_path / "empty",))
+
+
+def test_an_interrupted_projection_does_not_pass_for_a_finished_one(run, monkeypatch):
+    def interrupted(self, generator, perceptual):
+        return lambda image: Inversion(torch.zeros(1, 2, 3), image, [], interrupted=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Method, "load", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert run()[1] == 6
+
+
+def test_edits_are_measured_and_drawn(run, tiny_generator, tmp_path, encoder_file):
+    from editing.composition import parse_edits
+    from editing.directions import Direction
+    from pretrained.directions import save_direction
+
+    file = tmp_path / "wider.safetensors"
+    save_direction(file, Direction.of("wider", torch.eye(tiny_generator.w_dim)[0], tiny_generator.identity))
+    edits = tuple(parse_edits([f"{file}=+2"]))
+    summary, _ = run(edits=edits, methods=(str(encoder_file), "projector"), steps=1)
+    keys = [metric.key.split()[0] for metric in summary.metrics]
+    assert keys == ["mse", "ssim", "lec-avg", "lec-min", "lec-max"]
+    encoder, projector = summary.methods
+    assert not encoder.notes
+    assert not encoder.failures
+    average, smallest, largest = encoder.values[2:]
+    assert (smallest <= average + 1e-5).all()
+    assert (average <= largest + 1e-5).all()
+    assert np.isnan(projector.values[2:]).all()
+    assert not projector.notes
+    with Manifest(tmp_path / "manifest.sqlite") as book:
+        labels = [book.labels(content, encoder.method.key) for content in summary.contents]
+    assert sum(labels == {DRAWN, str(edits[0])} for labels in labels) == 4
+
+
+def test_batches_keep_their_make_up_and_measure_the_same_faces(run):
+    alone, _ = run()
+    together, batches = run(batch=4)
+    assert batches == 2
+    assert together.methods[0].values == pytest.approx(alone.methods[0].values, rel=1e-3)

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from invert.cli.main import cli
+from invert.evaluation.statistics import Estimate
+from invert.report.chart import Spread, distribution
+from invert.report.export import latex, number
+from invert.report.summary import digits_of, shown
+
+HOSTILE = "<script>alert(1)<!--\"'&.png"
+
+
+class Page(html.parser.HTMLParser):
+    """Collects the tags of a page, with their attributes, and its text."""
+
+    VOID = frozenset({"meta", "img", "line", "circle", "path", "br", "link"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text, self.open = [], "", []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    random = np.random.default_rng(0)
+    for number_ in range(4):
+        pixels = random.integers(0, 255, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((64, 64)).save(faces / f"{number_}.png")
+    shutil.copy(faces / "0.png", faces / HOSTILE)
+    (faces / "1.png").rename(faces / ("renamed " + HOSTILE))
+    (faces / "torn.png").write_bytes((faces / "0.png").read_bytes()[:50])
+    shutil.copy(faces / "2.png", faces / os.fsdecode(b"no-unicode-\xff.png"))
+    return faces
+
+
+@pytest.fixture
+def evaluated(folder, generator_file, encoder_file, monkeypatch, cheap_distance, tmp_path):
+    """Run the command over a folder with hostile names; returns its result and the report."""
+    monkeypatch.setattr("invert.evaluation.runner.load_perceptual", lambda *_: cheap_distance)
+    monkeypatch.setattr("invert.performance.keep_freed_memory", lambda: False)
+
+    def call(*extra):
+        report = tmp_path / "out" / "report.html"
+        arguments = ["evaluate", folder, "--methods", f"{encoder_file},projector", "--steps", 1, "--metrics", "mse,psnr"]
+        arguments += ["--generator", generator_file, "--faces", "aligned", "--device", "cpu", "--report", report, *extra]
+        return CliRunner().invoke(cli, [str(argument) for argument in arguments]), report
+
+    return call
+
+
+def test_a_report_holds_everything_and_asks_nobody(evaluated):
+    result, report = evaluated()
+    assert result.exit_code == 1, result.output  # A file is torn.
+    page = Page(report.read_text(encoding="utf-8"))
+    assert page.open == []
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    assert all(image["src"].startswith("data:image/jpeg;base64,") and image["alt"] for image in page.of("img"))
+    assert not re.search(r"(?:src|href)=.?(?:https?:|//)", report.read_text(encoding="utf-8"))
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    headings = ["Results", "Distributions", "Best, median and worst faces", "Edits", "Remarks", "How to do it again"]
+    assert all(heading in page.text for heading in headings)
+    assert "tiny-encoder.safetensors" in page.text
+    assert "projector" in page.text
+
+
+def test_hostile_names_stay_text(evaluated):
+    _, report = evaluated()
+    page = Page(report.read_text(encoding="utf-8"))
+    assert HOSTILE in page.text
+    assert r"no-unicode-\xff.png" in page.text
+    rows = list(csv.reader(io.StringIO(report.with_suffix(".csv").read_text(encoding="utf-8"))))
+    assert f"renamed {HOSTILE}" in {row[0] for row in rows}
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_csv_and_json_say_what_the_table_says(evaluated):
+    result, report = evaluated("--json")
+    data = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))
+    assert json.loads(result.stdout) == data
+    assert data["faces"]["files"] == 7
+    assert data["faces"]["different"] == 5
+    rows = list(csv.DictReader(io.StringIO(report.with_suffix(".csv").read_text(encoding="utf-8"))))
+    for method in data["methods"]:
+        values = [float(row["mse"]) for row in rows if row["method"] == method["method"] and row["status"] == "measured"]
+        assert method["figures"]["mse"]["mean"] == pytest.approx(np.mean(values))
+        low, high = method["figures"]["mse"]["interval"]
+        assert low <= method["figures"]["mse"]["mean"] <= high
+        assert len(values) == method["measured"] == 4
+    assert {row["status"] for row in rows} == {"measured", "failed", "duplicate"}
+    assert data["methods"][0]["settings"]["weights_sha256"] in report.read_text(encoding="utf-8")
+
+
+def test_the_table_in_the_terminal_has_methods_as_columns(evaluated):
+    result, _ = evaluated()
+    lines = [line for line in result.stdout.splitlines() if line.startswith("|")]
+    assert lines[0] == "| | tiny-encoder.safetensors | projector |"
+    assert lines[2] == "| faces | 4 | 4 |"
+    assert lines[3].startswith("| MSE ↓ | ")
+    assert "1 of 5 faces failed, the first: torn.png" in result.stderr
+
+
+def test_the_same_faces_give_the_same_files_again(evaluated):
+    _, report = evaluated()
+    before = report.with_suffix(".csv").read_bytes()
+    report.with_suffix(".csv").unlink()
+    evaluated()
+    assert report.with_suffix(".csv").read_bytes() == before
+
+
+def test_a_report_that_cannot_be_written_is_an_error_in_words(evaluated, tmp_path):
+    (tmp_path / "file").touch()
+    result, _ = evaluated("--report", tmp_path / "file" / "report.html", "--manifest", tmp_path / "m.sqlite")
+    assert "cannot be written" in str(result.exception)
+
+
+def test_a_report_must_be_a_page(evaluated):
+    result, _ = evaluated("--report", "report.pdf")
+    assert result.exit_code == 2
+    assert "ends in .html" in result.output
+
+
+def test_latex_is_escaped():
+    assert latex(r"a_b & 50% {x} \ ~ ^ ↓ #1 $") == (
+        r"a\_b \& 50\% \{x\} \textbackslash{} \textasciitilde{} \textasciicircum{} $\downarrow$ \#1 \$"
+    )
+
+
+def test_numbers_have_four_digits_that_count():
+    assert [digits_of([value]) for value in (14.2, 0.05, 0.9, 297.0, 0.0)] == [2, 5, 4, 1, 4]
+    assert number(float("nan"), 3) == "n/a"
+    assert number(float("inf"), 3) == "∞"
+
+
+def test_what_cannot_be_printed_is_escaped():
+    assert shown(os.fsdecode(b"a\xff\n\x1b[31m.png")) == r"a\xff\n\x1b[31m.png"
+
+
+@pytest.mark.parametrize("values", [[1.0, 1.0, 1.0], [1.0], [0.0, 1e-9], [-5e6, 5e6], list(range(40))])
+def test_charts_draw_any_values(values):
+    values = np.array(values, dtype=float)
+    spread = Spread("<b>", values, Estimate(float(values.mean()), float(values.min()), float(values.max()), len(values)))
+    text = distribution("t", "u", [spread, Spread("none", np.empty(0), Estimate(np.nan, np.nan, np.nan, 0))], 3)
+    page = Page(text)
+    assert page.open == []
+    assert "nan" not in re.sub(r'aria-label="[^"]*"', "", text)
+    assert not page.of("b")
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here: apt-get install chromium")
+def test_a_browser_shows_the_report_as_it_should_be(evaluated, tmp_path):
+    _, report = evaluated()
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update"]
+    flags += ["--disable-background-networking", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
+    picture = tmp_path / "page.png"
+    for theme, background in (("light", 255), ("dark", 22)):
+        extra = ["--blink-settings=preferredColorScheme=0"] if theme == "dark" else []
+        command = [BROWSER, *flags, *extra, "--window-size=1000,800", f"--screenshot={picture}", report.as_uri()]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        pixels = np.asarray(Image.open(picture).convert("RGB"))
+        assert abs(int(pixels[4, 4].max()) - background) < 8, theme
+        assert pixels.std() > 5
+    dom = subprocess.run(
+        [BROWSER, *flags, "--dump-dom", report.as_uri()], check=True, capture_output=True, timeout=120
+    ).stdout
+    page = Page(dom.decode())
+    assert not page.of("script")
+    assert HOSTILE in page.text
