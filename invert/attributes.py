@@ -73,12 +73,15 @@ class FaceReading:
         """
         return age_and_gender(self.face, self.landmarks)
 
-    @cached_property
+    @property
     def _found(self) -> Face:
-        faces = find_faces(self.face)
-        if not faces:
+        if not self._faces:
             raise NoFaceFound("no face to score in this picture")
-        return faces[0]
+        return self._faces[0]
+
+    @cached_property
+    def _faces(self) -> list[Face]:
+        return find_faces(self.face)
 
 
 Scorer: TypeAlias = Callable[[FaceReading], float]
@@ -279,7 +282,7 @@ def score_face(
         scorers: names of ``ATTRIBUTES``, or a user's own functions by name.
 
     Returns:
-        A number per name; all NaN where no face is found.
+        A number per name; NaN where a scorer found no face.
 
     Raises:
         UnknownName: no such attribute.
@@ -287,7 +290,11 @@ def score_face(
     """
     chosen = dict(scorers) if isinstance(scorers, Mapping) else {name: scorer(name) for name in scorers}
     reading = FaceReading(face)
+    return {name: _score(reading, function) for name, function in chosen.items()}
+
+
+def _score(reading: FaceReading, function: Scorer) -> float:
     try:
-        return {name: float(function(reading)) for name, function in chosen.items()}
+        return float(function(reading))
     except NoFaceFound:
-        return dict.fromkeys(chosen, math.nan)
+        return math.nan

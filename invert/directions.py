@@ -164,6 +164,7 @@ def train_directions(
         samples = _drawn_and_scored(generator, samples, seed, scorers, folder, draw, progress)
     for attribute in sorted(needed - samples.scores.keys()):
         raise UnknownName("attribute of the samples", attribute, samples.scores)
+    scorers = {name: score for name, score in scorers.items() if samples.knows(name)}
     fresh = sample_codes(generator, calibration_faces, seed + 1, (CALIBRATION_PSI, CALIBRATION_PSI))
     directions, entanglement = {}, {}
     for name, recipe in chosen.items():
@@ -296,6 +297,8 @@ def _calibrated(
     faces: int,
 ) -> tuple[Direction, dict[str, float]]:
     """Give a direction its unit, its evidence, and its row of the entanglement table."""
+    if recipe.attribute not in slopes:
+        raise TrainingDataError(f"{raw.name}: most faces are lost where they move along it: nothing can be measured")
     own, deviation = slopes[recipe.attribute], samples.deviation(recipe.attribute)
     if not own > 0:
         raise TrainingDataError(
@@ -303,7 +306,7 @@ def _calibrated(
             f" attributes to leave alone than {', '.join(recipe.without) or 'none'}, or more layers are needed"
         )
     unit = min(recipe.max_step * deviation / own, MAX_STEP * samples.distance)
-    row = {name: slope * unit / samples.deviation(name) for name, slope in slopes.items() if name in samples.scores}
+    row = {name: slope * unit / samples.deviation(name) for name, slope in slopes.items()}
     attribute = ATTRIBUTES.get(recipe.attribute)
     measured = attribute.how if attribute and scorers[attribute.name] is attribute.score else "a scorer of the user's"
     quality = _evidence(recipe, fit, samples) | {
@@ -330,8 +333,8 @@ def measure_slopes(
 
     The slope is a straight line's through all scores of all faces, each face about its own mean.
 
-    Raises:
-        TrainingDataError: hardly any of these pictures shows a face.
+    Returns:
+        Slopes by name; without those for which most pictures show no face, as all but a user's own where none are drawn.
     """
     w_plus = as_w_plus(codes, num_ws)
     moved = torch.stack([cast(Tensor, direction(w_plus, strength)) for strength in strengths], dim=1).flatten(0, 1)
@@ -340,8 +343,7 @@ def measure_slopes(
     for name, scores in scored.scores.items():
         grid = scores.view(len(codes), len(strengths)).numpy()
         complete = grid[np.isfinite(grid).all(1)]  # Faces that were found at every step.
-        if len(complete) < max(1, len(grid) // 2):
-            raise TrainingDataError(f"{direction.name}: {len(complete)} of {len(grid)} faces only were found at every step")
-        x = np.asarray(strengths) - np.mean(strengths)
-        slopes[name] = float((complete @ x).mean() / (x @ x))
+        if 2 * len(complete) >= len(grid):
+            x = np.asarray(strengths) - np.mean(strengths)
+            slopes[name] = float((complete @ x).mean() / (x @ x))
     return slopes

@@ -93,6 +93,10 @@ class Samples:
         chosen = self.codes if layers is None else self.codes[:, list(layers)]
         return chosen.flatten(1) if per_layer else chosen.mean(1)
 
+    def knows(self, attribute: str) -> bool:
+        """Tell whether any face has a score of an attribute."""
+        return attribute in self.scores and bool(torch.isfinite(self.scores[attribute]).any())
+
     @property
     def distance(self) -> float:
         """Mean distance of the codes from their mean, a layer: how large the part of W is where faces lie."""

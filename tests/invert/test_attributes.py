@@ -174,9 +174,15 @@ def test_a_users_own_scorer_is_a_function_of_a_reading():
     assert score_face(face, {"brightness": lambda reading: float(reading.face.mean())}) == {"brightness": 7.0}
 
 
-def test_a_picture_without_a_face_scores_nan():
-    scores = score_face(np.zeros((64, 64, 3), np.uint8), ["age"])
+def test_a_picture_without_a_face_scores_nan_but_for_scorers_that_need_none(monkeypatch):
+    looks = []
+    monkeypatch.setattr(invert.attributes, "find_faces", lambda face: looks.append(1) or [])
+    scorers = {"age": scorer("age"), "smile": scorer("smile"), "dark": lambda reading: 255.0 - reading.face.mean()}
+    scores = score_face(np.zeros((64, 64, 3), np.uint8), scorers)
     assert math.isnan(scores["age"])
+    assert math.isnan(scores["smile"])
+    assert scores["dark"] == 255
+    assert len(looks) == 1
 
 
 def test_a_missing_package_names_its_install_line(monkeypatch):

@@ -195,12 +195,24 @@ def test_a_direction_that_its_faces_do_not_follow_is_refused():
         train(names=["red"], recipes=recipes)
 
 
-def test_faces_lost_on_the_way_are_an_error():
+def test_scores_lost_on_the_way_have_no_slope():
     generator = ToyGenerator()
     direction = train(names=["red"]).directions["red"]
-    lost = {"red": lambda reading: math.nan}
-    with pytest.raises(TrainingDataError, match="0 of 4 faces"):
-        measure_slopes(direction, sample_codes(generator, 4, 0), NUM_WS, [-1.0, 1.0], lost, drawer(generator))
+    scorers = {"red": SCORERS["red"], "lost": lambda reading: math.nan}
+    slopes = measure_slopes(direction, sample_codes(generator, 4, 0), NUM_WS, [-1.0, 1.0], scorers, drawer(generator))
+    assert list(slopes) == ["red"]
+
+
+def test_faces_lost_on_the_way_are_an_error():
+    codes = sample_codes(ToyGenerator(), 100, 0)
+    samples = score_samples(codes, list(drawer(ToyGenerator())(as_w_plus(codes, NUM_WS))), SCORERS)
+    with pytest.raises(TrainingDataError, match="red: most faces are lost"):
+        train(names=["red"], samples=samples, scorers={"red": lambda reading: math.nan})
+
+
+def test_attributes_that_no_picture_shows_are_left_out_of_the_table():
+    learnt = train(names=["red"], scorers={**SCORERS, "smile": lambda reading: math.nan})
+    assert set(learnt.entanglement["red"]) == {"red", "green"}
 
 
 @pytest.mark.parametrize(
