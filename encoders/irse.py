@@ -64,7 +64,7 @@ def input_layer(in_channels: int = 3) -> nn.Sequential:
     )
 
 
-def body(units: tuple[int, int, int, int] = IR_50, squeeze: bool = True) -> nn.Sequential:
+def body(units: tuple[int, int, int, int], squeeze: bool = True) -> nn.Sequential:
     """Return the residual units, one after the other; the first of each group halves the size.
 
     Args:
@@ -81,7 +81,7 @@ def body(units: tuple[int, int, int, int] = IR_50, squeeze: bool = True) -> nn.S
 
 
 def pyramid_features(
-    body: nn.Sequential, x: Float[Tensor, "batch 64 h w"], units: tuple[int, int, int, int] = IR_50
+    body: nn.Sequential, x: Float[Tensor, "batch 64 h w"], units: tuple[int, int, int, int]
 ) -> tuple[Float[Tensor, "batch 128 h4 w4"], Float[Tensor, "batch 256 h8 w8"], Float[Tensor, "batch 512 h16 w16"]]:
     """Return what the last three groups of a body make of the first layer's features: at strides 4, 8 and 16."""
     ends = [end - 1 for end in accumulate(units)]

@@ -1,7 +1,7 @@
 """The encoders of pSp: a feature pyramid with a head for each style, and two without one.
 
-Tensor names are those of the published files (without their prefix ``encoder.``), so that these load as they are; ``w_avg``
-lies beside the tensors there, as ``latent_avg``, and is none of them here either.
+Tensor names are those of the published files (without their prefix ``encoder.``), so that these load as they are; only
+``w_avg`` is none of them there (it lies beside them, as ``latent_avg``), and stays as it is where it is missing.
 
 Reference: Richardson et al. 2021, arXiv:2008.00951, section 3.
 """
@@ -9,6 +9,7 @@ Reference: Richardson et al. 2021, arXiv:2008.00951, section 3.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,12 +57,15 @@ class Map2Style(nn.Module):
 class IRSEEncoder(Encoder):
     """Base of the published encoders: IR-SE50 on 256 px, and the mean of W."""
 
+    units = irse.IR_50
+    """Residual units of the backbone's groups."""
+
     def __init__(self, num_ws: int, w_dim: int, in_channels: int) -> None:
         super().__init__()
         self.num_ws, self.w_dim, self.in_channels = num_ws, w_dim, in_channels
-        self.input_layer, self.body = irse.input_layer(in_channels), irse.body()
-        # One row a layer, as files have it.
-        self.register_buffer("w_avg", torch.zeros(num_ws, w_dim), persistent=False)
+        self.input_layer, self.body = irse.input_layer(in_channels), irse.body(self.units)
+        self.register_buffer("w_avg", torch.zeros(num_ws, w_dim))  # One row a layer, as files have it.
+        self.register_load_state_dict_pre_hook(_keep_w_avg)
 
 
 class PyramidEncoder(IRSEEncoder):
@@ -80,7 +84,7 @@ class PyramidEncoder(IRSEEncoder):
 
     def head_outputs(self, image: ImageBatch, count: int) -> list[Float[Tensor, "batch w_dim"]]:
         """Return what the first ``count`` heads read off their levels."""
-        c1, c2, c3 = irse.pyramid_features(self.body, self.input_layer(image))
+        c1, c2, c3 = irse.pyramid_features(self.body, self.input_layer(image), self.units)
         p2 = _upsample(c3, c2.shape[-1]) + self.latlayer1(c2)
         p1 = _upsample(p2, c1.shape[-1]) + self.latlayer2(c1)
         levels = [c3 if i < COARSE_HEADS else p2 if i < MIDDLE_HEADS else p1 for i in range(count)]
@@ -122,6 +126,11 @@ class BackboneEncoderUsingLastLayerIntoWPlus(IRSEEncoder):
         """Encode faces in [-1, 1], aligned like FFHQ."""
         vector = self.output_layer_2(self.body(self.input_layer(image)))
         return self.linear(vector).unflatten(1, (self.num_ws, self.w_dim)) + self.w_avg
+
+
+def _keep_w_avg(encoder: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Let state dicts of published files fill an encoder strictly: they know no ``w_avg``."""
+    state.setdefault(f"{prefix}w_avg", encoder.get_buffer("w_avg"))
 
 
 def _upsample(x: Float[Tensor, "batch c h w"], size: int) -> Float[Tensor, "batch c {size} {size}"]:

@@ -96,6 +96,8 @@ class Generator(nn.Module):
     z_dim: int
     """Width of the input noise."""
     identity: Identity = Identity()
+    source: str = ""
+    """The file that it was read from; those of pSp, e4e and ReStyle hold its encoder, too."""
 
     def compute_in(self, dtype: torch.dtype) -> Generator:
         """Compute features above 32 px in float32 (as at first), bfloat16 or float16, and return the generator itself.

@@ -46,7 +46,9 @@ def load_perceptual(device: str | torch.device = "cpu", notify: Callable[[str], 
         return Perceptual("LPIPS-SqueezeNet", load_lpips_squeeze().to(device))
     except DownloadFailed as error:
         notify(f"{error}. Until then a distance in the features of the StyleMap encoder takes its place; it is not LPIPS")
-        return encoder_distance(load_encoder("stylemap", device))
+        encoder = load_encoder("stylemap", device)
+        assert isinstance(encoder, StyleMapEncoder)
+        return encoder_distance(encoder)
 
 
 def load_training_perceptual(

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple, cast
 
 from torch import Tensor
 
+from encoders.irse import GROUP_CHANNELS
 from generators.stylegan3 import Band, plan_bands
 from pretrained.errors import BrokenFile, ForeignFile
+from pretrained.psp import ENCODERS
 
 Tensors = Mapping[str, Tensor]
 Settings = Mapping[str, Any]
@@ -29,6 +31,8 @@ class Bounds(NamedTuple):
     is_optional: bool = False
 
 
+MAX_LAYERS = 64
+"""Styles of a generator; one of 4096 px takes 22."""
 _CLAMP = Bounds(1e-6, 2**32, is_optional=True)
 _LR_MULTIPLIER = Bounds(1e-9, 1e9)
 SETTINGS: dict[str, dict[str, Bounds]] = {
@@ -236,12 +240,51 @@ def mobilestylegan_arguments(tensors: Tensors, settings: Settings | None = None)
     }
 
 
+def encoder_arguments(tensors: Tensors, settings: Settings | None = None) -> dict[str, Any]:
+    """Deduce the constructor arguments of an encoder of pSp's, e4e's or ReStyle's.
+
+    Raises:
+        BrokenFile: a tensor that tells a size is missing, or tells one that no network can have.
+    """
+    try:
+        num_ws, w_dim = tensors["w_avg"].shape
+        in_channels = tensors["input_layer.0.weight"].shape[1]
+    except (KeyError, IndexError, ValueError) as error:
+        raise BrokenFile(f"an encoder without {error}") from error
+    if not 1 <= num_ws <= MAX_LAYERS or min(w_dim, in_channels) < 1:
+        raise BrokenFile(f"no encoder gives {num_ws} styles of {w_dim} for {in_channels} channels")
+    return {"num_ws": num_ws, "w_dim": w_dim, "in_channels": in_channels} | dict(settings or {})
+
+
+def arcface_arguments(tensors: Tensors, settings: Settings | None = None) -> dict[str, Any]:
+    """Deduce the constructor arguments of a face network: ArcFace's, CurricularFace's.
+
+    Raises:
+        BrokenFile: no face network has such units.
+    """
+    numbers = sorted(
+        int(match[1]) for name in tensors if (match := re.fullmatch(r"body\.(\d{1,4})\.res_layer\.4\.bias", name))
+    )
+    widths = [tensors[f"body.{number}.res_layer.4.bias"].numel() for number in numbers]
+    units = tuple(widths.count(width) for width in GROUP_CHANNELS)
+    if numbers != list(range(len(numbers))) or widths != sorted(widths) or not all(units) or sum(units) != len(widths):
+        raise BrokenFile(f"no face network has {len(widths)} residual units of {sorted(set(widths))} channels")
+    return {
+        "units": units,
+        "squeeze": "body.0.res_layer.5.fc1.weight" in tensors,
+        "affine": "output_layer.4.weight" in tensors,
+        **(settings or {}),
+    }
+
+
 ARGUMENTS: dict[str, Callable[[Tensors, Settings], dict[str, Any]]] = {
     "MobileStyleGAN": mobilestylegan_arguments,
     "StyleGAN1": stylegan1_arguments,
     "StyleGAN2": stylegan2_arguments,
     "StyleGAN2 discriminator": discriminator_arguments,
     "StyleGAN3": stylegan3_arguments,
+    "ArcFace": arcface_arguments,
+    **dict.fromkeys(ENCODERS, encoder_arguments),
 }
 """What deduces the constructor arguments, by architecture."""
 

@@ -141,6 +141,7 @@ _SIGNS = {
     "mapping.dense0.linear.weight": "StyleGAN1 of InterFaceGAN's",
     "truncation.w_avg": "StyleGAN1 of genforce's",
     "synthesis.layer0.apply_noise.weight": "StyleGAN1",
+    "output_layer.3.weight": "ArcFace",
     "encoder.input_layer.0.weight": "an encoder of pSp, e4e or ReStyle without its generator",
     "input0.weight": "StyleGAN1 or ProGAN discriminator of genforce's",
     "layer0.wscale.bias": "ProGAN of InterFaceGAN's",
@@ -176,9 +177,12 @@ def _recognise(path: Path, container: str, value: Any, size: int) -> Checkpoint:
         kind = "NVIDIA's" if isinstance(value, dict) else "a network of NVIDIA's that was saved by itself, as PTI does"
         for role, network in networks.items():
             readers[role] = _module_reader(network, path, size)
-    elif (decoder := psp.decoder_of(value)) is not None:
-        kind = f"{psp.family_of(value)}'s encoder and decoder"
-        readers["decoder"] = _reader(decoder, {}, path, size, value.get("latent_avg"))
+    elif parts := psp.parts_of(value):
+        kind = f"{psp.family_of(value)}'s {' and '.join(sorted(parts, reverse=True))}"
+        if "decoder" in parts:
+            readers["decoder"] = _reader(parts["decoder"], {}, path, size, value.get("latent_avg"))
+        if "encoder" in parts:
+            readers["encoder"] = _encoder_reader(value, size, readers.get("decoder"))
     elif isinstance(value, dict):
         latent_avg = value.get("latent_avg")
         parts = _states(value)
@@ -202,7 +206,10 @@ def _states(value: dict[Any, Any]) -> dict[str, dict[str, Any]]:
         if inner is None:
             break
         value = inner
-    return {"generator": _stripped(value)} if _is_state(value) else {}
+    if not _is_state(value):
+        return {}
+    state = _stripped(value)
+    return {"face" if "output_layer.3.weight" in state else "generator": state}
 
 
 def _is_state(value: Any) -> bool:
@@ -269,6 +276,17 @@ def _reader(
         silent = nvidia.without_noise(tensors) if architecture == "StyleGAN2" else {}
         notes = ("it was trained without noise: it gets some of strength 0",) if silent else ()
         return Weights(architecture, tensors | silent, found, notes)
+
+    return read
+
+
+def _encoder_reader(value: Mapping[Any, Any], size: int, decoder: Callable[[], Weights] | None) -> Callable[[], Weights]:
+    """Return what reads the encoder of a file of pSp, e4e or ReStyle."""
+
+    def read() -> Weights:
+        mapping = None if decoder is None else lambda: decoder().tensors
+        architecture, tensors, notes = psp.read_encoder(value, size, mapping)
+        return Weights(architecture, tensors, {}, notes)
 
     return read
 

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from encoders.arcface import ArcFace
+from encoders.base import Encoder
 from encoders.stylemap import StyleMapEncoder
 from generators.base import Generator, Identity
 from generators.errors import UnknownName
@@ -19,11 +21,12 @@ from generators.stylegan1 import StyleGAN1
 from generators.stylegan2 import StyleGAN2, StyleGAN2Discriminator
 from generators.stylegan3 import StyleGAN3
 from pretrained import safetensors
-from pretrained.arguments import ARGUMENTS
+from pretrained.arguments import ARGUMENTS, encoder_arguments
 from pretrained.cache import sha256, whole_file
 from pretrained.catalog import CATALOG, DEFAULT_GENERATOR, fetch
 from pretrained.checkpoints import DISCRIMINATORS, GENERATORS, Checkpoint, Weights, read_checkpoint
 from pretrained.errors import BrokenFile, CheckpointMismatch, ForeignFile
+from pretrained.psp import ENCODERS, choose
 from pretrained.shipped import encoder_names
 
 logger = logging.getLogger(__name__)
@@ -92,6 +95,7 @@ def read_generator(path: Path, which: str | None = None, notify: Callable[[str],
         raise BrokenFile(f"{path}: no generator, but a {type(generator).__name__}")
     card = checkpoint.card
     generator.identity = Identity(str(card.get("name", path.stem)), str(card.get("source_sha256") or sha256(path)))
+    generator.source = str(path)
     return generator
 
 
@@ -145,15 +149,30 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "StyleGAN2": StyleGAN2,
     "StyleGAN2 discriminator": StyleGAN2Discriminator,
     "StyleGAN3": StyleGAN3,
+    "ArcFace": ArcFace,
+    **ENCODERS,
 }
 """Networks that can be built from files, by architecture."""
 
 
-def load_encoder(name_or_path: str | Path, device: str | torch.device = "cpu") -> StyleMapEncoder:
-    """Load an encoder that ships (``stylemap``) or from a file of ``stylegan-invert train``.
+def load_encoder(
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    method: str | None = None,
+    notify: Callable[[str], None] = logger.warning,
+) -> Encoder:
+    """Load an encoder that ships (``stylemap``), or one from a file of pSp, e4e, ReStyle or ``stylegan-invert train``.
+
+    Args:
+        name_or_path: name or file.
+        device: where it shall work.
+        method: what it is, for files that do not tell themselves; a key of ``pretrained.psp.METHODS``.
+        notify: told what had to be made up.
 
     Raises:
         UnknownName: neither the name of an encoder nor a file.
+        UnsafePickle: the file wants to run something, and is refused.
+        ForeignFile: its encoder is of another kind than asked for, or of one that this toolkit has no network for.
         BrokenFile: the file cannot be read, or is no encoder.
         CheckpointMismatch: the file is almost an encoder.
     """
@@ -161,11 +180,41 @@ def load_encoder(name_or_path: str | Path, device: str | torch.device = "cpu") -
     path = known.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
         raise UnknownName("encoder (nor is there such a file)", str(name_or_path), known)
-    tensors, card = safetensors.load(path)
-    arguments = _encoder_arguments(card.get("arguments"), path)
-    encoder = build(StyleMapEncoder, arguments, {name: value.float() for name, value in tensors.items()}, str(path))
-    encoder.identity = Identity(str(card.get("generator", "unknown")), str(card.get("generator_sha256", "")))
+    checkpoint = read_checkpoint(path)
+    encoder = _own_encoder(path) if checkpoint.kind == "safetensors" else _published_encoder(checkpoint, method, notify)
     return encoder.to(device)
+
+
+def _own_encoder(path: Path) -> Encoder:
+    """Build what ``save_encoder`` wrote."""
+    tensors, card = safetensors.load(path)
+    tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    architecture = card.get("architecture")
+    encoder: Encoder
+    if isinstance(architecture, str) and architecture in ENCODERS:
+        encoder = build(ENCODERS[architecture], encoder_arguments(tensors), tensors, str(path))
+    else:
+        encoder = build(StyleMapEncoder, _encoder_arguments(card.get("arguments"), path), tensors, str(path))
+    encoder.identity = Identity(str(card.get("generator", "unknown")), str(card.get("generator_sha256", "")))
+    return encoder
+
+
+def _published_encoder(checkpoint: Checkpoint, method: str | None, notify: Callable[[str], None]) -> Encoder:
+    """Build the encoder of a file of pSp, e4e or ReStyle; its codes are for the generator in the same file."""
+    path = checkpoint.path
+    if "encoder" not in checkpoint.readers:
+        raise BrokenFile(f"{path}: no encoder in it, but {', '.join(sorted(checkpoint.readers))}")
+    weights = checkpoint.read("encoder")
+    try:
+        architecture = choose(weights.architecture.split(" or "), method)
+        arguments = encoder_arguments(weights.tensors)
+    except BrokenFile as error:
+        raise type(error)(f"{path}: {error}") from error
+    for note in weights.notes:
+        notify(f"{path}: {note}")
+    encoder = build(ENCODERS[architecture], arguments, weights.tensors, str(path))
+    encoder.identity = Identity(path.stem, sha256(path))
+    return encoder
 
 
 def _encoder_arguments(card: Any, path: Path) -> dict[str, Any]:
@@ -214,22 +263,18 @@ def build(network: Callable[..., Network], arguments: dict[str, Any], tensors: d
     return built.eval().requires_grad_(False)
 
 
-def save_encoder(path: Path, encoder: StyleMapEncoder, generator: Identity, **card: Any) -> None:
+def save_encoder(path: Path, encoder: Encoder, generator: Identity, **card: Any) -> None:
     """Write an encoder in float16, with what is needed to build it again; further entries of the card must be JSON."""
-    arguments = {
-        "num_ws": encoder.num_ws,
-        "w_dim": encoder.w_dim,
-        "sizes": list(encoder.sizes),
-        "pyramid_channels": list(encoder.pyramid_channels),
-        "width": encoder.width,
-        "deltas": encoder.deltas,
-        "in_channels": encoder.in_channels,
-    }
+    names: tuple[str, ...] = ("num_ws", "w_dim", "in_channels")
+    if isinstance(encoder, StyleMapEncoder):
+        names += ("sizes", "pyramid_channels", "width", "deltas")
     entries = {
-        "architecture": "stylemap",
-        "arguments": arguments,
+        "architecture": "stylemap" if isinstance(encoder, StyleMapEncoder) else type(encoder).__name__,
+        "arguments": {name: getattr(encoder, name) for name in names},
         "generator": generator.name,
         "generator_sha256": generator.sha256,
     }
+    state = encoder.state_dict()
+    tensors = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     with whole_file(path) as temporary:
-        safetensors.save(temporary, {name: value.half() for name, value in encoder.state_dict().items()}, entries | card)
+        safetensors.save(temporary, tensors, entries | card)

@@ -64,5 +64,9 @@ def published_shapes(shared_folder):
 
 @pytest.fixture(scope="session")
 def own_shapes():
-    """The names and shapes of a network's tensors, as ``published_shapes`` has them."""
-    return lambda network: {name: str(list(value.shape)) for name, value in network.state_dict().items()}
+    """The names and shapes of a network's tensors, as ``published_shapes`` has them; without the mean of W."""
+
+    def shapes(network):
+        return {name: str(list(value.shape)) for name, value in network.state_dict().items() if name != "w_avg"}
+
+    return shapes

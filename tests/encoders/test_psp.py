@@ -13,6 +13,7 @@ from encoders.psp import (
     BackboneEncoderUsingLastLayerIntoWPlus,
     EqualLinear,
     GradualStyleEncoder,
+    IRSEEncoder,
     Map2Style,
 )
 from generators.latent import space_of
@@ -25,10 +26,17 @@ NETWORKS = {
 }
 
 
-def build(network, **arguments):
-    encoder = network(num_ws=9, w_dim=6, **arguments).eval().requires_grad_(False)
-    encoder.w_avg.copy_(torch.linspace(-1, 1, 6))
-    return encoder
+@pytest.fixture
+def build(monkeypatch):
+    """A builder of encoders with a short backbone."""
+    monkeypatch.setattr(IRSEEncoder, "units", (1, 1, 1, 1))
+
+    def build_small(network, **arguments):
+        encoder = network(num_ws=9, w_dim=6, **arguments).eval().requires_grad_(False)
+        encoder.w_avg.copy_(torch.linspace(-1, 1, 6))
+        return encoder
+
+    return build_small
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +82,7 @@ def test_the_codes_are_those_of_the_authors_code(network, golden, key, stage, sh
 
 
 @pytest.mark.parametrize("network", NETWORKS.values())
-def test_each_keeps_the_contract_of_encoders(network, face):
+def test_each_keeps_the_contract_of_encoders(network, face, build):
     encoder = build(network)
     assert isinstance(encoder, Encoder)
     both = encoder(torch.cat([face, -face]))
@@ -84,6 +92,18 @@ def test_each_keeps_the_contract_of_encoders(network, face):
     torch.testing.assert_close(encoder(-face), both[1:] + 2, rtol=1e-4, atol=1e-4)
 
 
+def test_a_published_state_dict_leaves_the_mean_of_w_as_it_is(build):
+    encoder = build(BackboneEncoderUsingLastLayerIntoW)
+    own = encoder.state_dict()
+    assert torch.equal(own.pop("w_avg"), encoder.w_avg)
+    again = build(BackboneEncoderUsingLastLayerIntoW)
+    again.w_avg.fill_(3)
+    again.load_state_dict(own, strict=True)
+    assert again.w_avg.unique().tolist() == [3]
+    again.load_state_dict(encoder.state_dict())
+    assert torch.equal(again.w_avg, encoder.w_avg)
+
+
 def test_sketches_and_segmentation_maps_have_other_channels():
     with torch.device("meta"):
         for channels in (1, 19):
@@ -91,13 +111,13 @@ def test_sketches_and_segmentation_maps_have_other_channels():
             assert encoder(torch.zeros(1, channels, 256, 256)).shape == (1, 10, 512)
 
 
-def test_a_single_style_is_the_same_for_all_layers(face):
+def test_a_single_style_is_the_same_for_all_layers(face, build):
     codes = build(BackboneEncoderUsingLastLayerIntoW)(face)
     assert torch.equal(codes, codes[:, :1].expand_as(codes))
     assert codes.std() > 0
 
 
-def test_e4es_deltas_are_counted_from_its_first_style(face):
+def test_e4es_deltas_are_counted_from_its_first_style(face, build):
     encoder = build(Encoder4Editing)
     psp = build(GradualStyleEncoder)
     psp.load_state_dict(encoder.state_dict())
@@ -128,7 +148,7 @@ def test_an_equalised_layer_scales_its_weights(recipe):
     torch.testing.assert_close(layer(x), x @ layer.weight.T / 3 + layer.bias)
 
 
-def test_what_is_off_at_a_stage_gets_no_gradient(face):
+def test_what_is_off_at_a_stage_gets_no_gradient(face, build):
     encoder = build(Encoder4Editing).requires_grad_(True)
     encoder.stage = 3
     encoder(face).square().sum().backward()

@@ -1,16 +1,24 @@
-"""Is the generator inside a file of pSp, e4e or ReStyle found, with the mean of W that the file keeps beside it?"""
+"""Are generator and encoder in a file of pSp, e4e or ReStyle found, with the mean of W that the file keeps beside them?"""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 
 import pytest
 import torch
 
+from encoders.psp import IRSEEncoder
+from generators.base import Identity
+from generators.errors import UnknownName
+from pretrained.arguments import encoder_arguments
 from pretrained.checkpoints import read_checkpoint
-from pretrained.errors import ForeignFile
-from pretrained.loading import load_generator
+from pretrained.errors import BrokenFile, CheckpointMismatch, ForeignFile
+from pretrained.loading import load_encoder, load_generator, save_encoder
+from pretrained.psp import ENCODERS, METHODS, choose, encoder_architecture
 from pretrained.rosinality import generator_to_rosinality
+
+HEADS = {"input_layer.0.weight", "styles.0.linear.weight"}
 
 
 @pytest.fixture
@@ -59,7 +67,7 @@ def test_the_project_is_told_by_the_options(write, opts, family):
 
 def test_an_encoder_alone_is_no_generator(tmp_path):
     torch.save({"state_dict": {"encoder.input_layer.0.weight": torch.zeros(64, 3, 3, 3)}}, tmp_path / "e.pt")
-    with pytest.raises(ForeignFile, match="it is an encoder of pSp, e4e or ReStyle without its generator"):
+    with pytest.raises(BrokenFile, match="no generator in it, but encoder"):
         load_generator(tmp_path / "e.pt")
 
 
@@ -67,3 +75,193 @@ def test_an_encoder_alone_is_no_generator(tmp_path):
 def test_a_mean_of_another_width_is_refused(write, shape):
     with pytest.raises(Exception, match=r"mapping\.w_avg"):
         load_generator(write({}, torch.zeros(shape)))
+
+
+@pytest.fixture
+def build_encoder(monkeypatch):
+    """A builder of encoders for the tiny generator, with a short backbone."""
+    monkeypatch.setattr(IRSEEncoder, "units", (1, 1, 1, 1))
+
+    def build(name, **arguments):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return ENCODERS[name](**({"num_ws": 6, "w_dim": 16} | arguments)).eval().requires_grad_(False)
+
+    return build
+
+
+@pytest.fixture
+def write_encoder(tmp_path, tiny_stylegan2):
+    def write_file(encoder, decoder=True, name="model.pt", prefix="", **entries):
+        state = {f"{prefix}encoder.{key}": value for key, value in encoder.state_dict().items() if key != "w_avg"}
+        if decoder:
+            names = generator_to_rosinality(tiny_stylegan2().state_dict())
+            state |= {f"{prefix}decoder.{key}": value for key, value in names.items()}
+        torch.save({"state_dict": state, **entries}, tmp_path / name)
+        return tmp_path / name
+
+    return write_file
+
+
+def a_face(channels=3):
+    return torch.rand(1, channels, 256, 256, generator=torch.Generator().manual_seed(2)) * 2 - 1
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("container", [dict, argparse.Namespace])
+def test_every_published_encoder_comes_back_with_its_mean(name, container, build_encoder, write_encoder):
+    encoder = build_encoder(name)
+    mean = torch.linspace(-1, 1, 16)
+    path = write_encoder(encoder, latent_avg=mean.repeat(6, 1), opts=container(encoder_type=name, output_size=16))
+    found = load_encoder(path)
+    assert type(found) is ENCODERS[name]
+    assert (found.num_ws, found.w_dim, found.in_channels) == (6, 16, encoder.in_channels)
+    assert torch.equal(found.w_avg, mean.repeat(6, 1))
+    assert not found.training
+    for key, value in encoder.state_dict().items():
+        assert key == "w_avg" or torch.equal(found.state_dict()[key], value), key
+    assert found.identity.fits(load_generator(path).identity)
+
+
+def test_the_code_is_the_encoders_output_plus_the_mean(build_encoder, write_encoder):
+    encoder, mean = build_encoder("GradualStyleEncoder"), torch.linspace(-1, 1, 16)
+    found = load_encoder(write_encoder(encoder, latent_avg=mean[None], opts={"encoder_type": "GradualStyleEncoder"}))
+    torch.testing.assert_close(found(a_face()), encoder(a_face()) + mean)
+
+
+@pytest.mark.parametrize(("opts", "is_counted"), [({"start_from_latent_avg": False, "output_size": 16}, False), ({}, True)])
+def test_without_a_mean_the_decoders_is_taken_unless_the_training_had_none(
+    opts, is_counted, build_encoder, write_encoder, tiny_stylegan2
+):
+    told = []
+    path = write_encoder(build_encoder("GradualStyleEncoder"), opts=opts)
+    found = load_encoder(path, method="psp", notify=told.append)
+    expected = load_generator(path, notify=told.append).w_avg if is_counted else torch.zeros(16)
+    assert torch.equal(found.w_avg, expected.repeat(6, 1))
+    assert bool(told and "mean of W" in told[0]) == is_counted
+
+
+def test_an_encoder_alone_needs_its_mean(build_encoder, write_encoder):
+    encoder = build_encoder("GradualStyleEncoder")
+    with pytest.raises(BrokenFile, match="without latent_avg"):
+        load_encoder(write_encoder(encoder, decoder=False), method="psp")
+    alone = load_encoder(write_encoder(encoder, decoder=False, latent_avg=torch.ones(16)), method="psp")
+    assert torch.equal(alone.w_avg, torch.ones(6, 16))
+
+
+@pytest.mark.parametrize("shape", [(5, 16), (6, 15), (), (0,), (1, 6, 16)])
+def test_a_mean_of_another_shape_is_refused(shape, build_encoder, write_encoder):
+    path = write_encoder(build_encoder("GradualStyleEncoder"), latent_avg=torch.zeros(shape))
+    with pytest.raises((BrokenFile, CheckpointMismatch), match=r"latent_avg|w_avg|shape"):
+        load_encoder(path, method="psp")
+
+
+def test_sketches_and_half_precision_and_names_of_many_devices_are_read(build_encoder, write_encoder):
+    encoder = build_encoder("Encoder4Editing", in_channels=1).half()
+    path = write_encoder(encoder, prefix="module.", latent_avg=torch.zeros(6, 16), opts={"stylegan_size": 16})
+    found = load_encoder(path)
+    assert (type(found).__name__, found.in_channels) == ("Encoder4Editing", 1)
+    assert found.input_layer[0].weight.dtype == torch.float32
+
+
+def test_tensors_that_are_missing_are_named(build_encoder, write_encoder):
+    encoder = build_encoder("GradualStyleEncoder")
+    del encoder.body[3].res_layer[1].weight
+    with pytest.raises(CheckpointMismatch, match=r"1 missing \(body\.3\.res_layer\.1\.weight\)"):
+        load_encoder(write_encoder(encoder, latent_avg=torch.zeros(6, 16)), method="psp")
+
+
+def test_a_file_without_options_asks_which_of_two_it_is(build_encoder, write_encoder):
+    path = write_encoder(build_encoder("GradualStyleEncoder"), latent_avg=torch.zeros(6, 16))
+    with pytest.raises(ForeignFile, match="use the method psp or e4e"):
+        load_encoder(path)
+    assert type(load_encoder(path, method="psp")) is ENCODERS["GradualStyleEncoder"]
+    assert type(load_encoder(path, method="e4e")) is ENCODERS["Encoder4Editing"]
+    with pytest.raises(ForeignFile, match="not one of restyle-e4e"):
+        load_encoder(path, method="restyle-e4e")
+
+
+def test_a_generators_file_holds_no_encoder(write_encoder, build_encoder, tmp_path, tiny_stylegan2):
+    torch.save({"g_ema": generator_to_rosinality(tiny_stylegan2().state_dict())}, tmp_path / "g.pt")
+    with pytest.raises(BrokenFile, match="no encoder in it, but g_ema"):
+        load_encoder(tmp_path / "g.pt")
+    with pytest.raises(UnknownName, match="encoder"):
+        load_encoder("no-such-encoder")
+
+
+@pytest.mark.parametrize("name", ["GradualStyleEncoder", "BackboneEncoder"])
+def test_a_published_encoder_is_saved_as_safetensors_and_comes_back(name, build_encoder, tmp_path):
+    encoder = build_encoder(name)
+    encoder.w_avg += 0.5
+    save_encoder(tmp_path / "e.safetensors", encoder, Identity("mine", "0" * 64))
+    found = load_encoder(tmp_path / "e.safetensors")
+    assert type(found) is type(encoder)
+    assert found.identity == Identity("mine", "0" * 64)
+    for key, value in encoder.state_dict().items():
+        expected = value.half().float() if value.is_floating_point() else value
+        assert torch.equal(found.state_dict()[key], expected), key
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "architecture"),
+    [
+        (HEADS | {"latlayer1.weight"}, {"encoder_type": "GradualStyleEncoder"}, "GradualStyleEncoder"),
+        (HEADS | {"latlayer1.weight"}, {"encoder_type": "Encoder4Editing"}, "Encoder4Editing"),
+        (HEADS | {"latlayer1.weight"}, {"delta_norm_lambda": 0.0}, "Encoder4Editing"),
+        (HEADS | {"latlayer1.weight"}, {"learn_in_w": False}, "GradualStyleEncoder"),
+        (HEADS | {"latlayer1.weight"}, {"encoder_type": 3}, "GradualStyleEncoder or Encoder4Editing"),
+        (HEADS, {"encoder_type": "BackboneEncoder"}, "BackboneEncoder"),
+        (HEADS, {"n_iters_per_batch": 5}, "BackboneEncoder"),
+        (HEADS, {"n_iters_per_batch": 5, "progressive_steps": None}, "ProgressiveBackboneEncoder"),
+        (HEADS, {}, "BackboneEncoder or ProgressiveBackboneEncoder"),
+        ({"input_layer.0.weight", "linear.weight"}, {}, "BackboneEncoderUsingLastLayerIntoW"),
+        ({"input_layer.0.weight", "output_layer_2.3.weight"}, {}, "BackboneEncoderUsingLastLayerIntoWPlus"),
+    ],
+)
+def test_names_and_options_tell_which_encoder_it_is(names, options, architecture):
+    assert encoder_architecture(dict.fromkeys(names), options) == architecture
+
+
+@pytest.mark.parametrize(("names", "what"), [({"conv1.weight", "body.0.conv1.weight"}, "ResNet-34"), ({"a"}, "unknown")])
+def test_encoders_of_other_kinds_are_named(names, what):
+    with pytest.raises(ForeignFile, match=what):
+        encoder_architecture(dict.fromkeys(names), {})
+
+
+@pytest.mark.parametrize(
+    ("candidates", "method"), list(itertools.product([list(ENCODERS)[:1], list(ENCODERS)[3:4]], METHODS))
+)
+def test_a_method_chooses_only_what_is_of_its_kind(candidates, method):
+    if set(candidates) <= set(METHODS[method]):
+        assert choose(candidates, method) == candidates[0]
+    else:
+        with pytest.raises(ForeignFile, match=f"not one of {method}"):
+            choose(candidates, method)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {},
+        {"w_avg": torch.zeros(18)},
+        {"w_avg": torch.zeros(18, 512)},
+        {"w_avg": torch.zeros(18, 512), "input_layer.0.weight": torch.zeros(64)},
+        {"w_avg": torch.zeros(0, 512), "input_layer.0.weight": torch.zeros(64, 3, 3, 3)},
+        {"w_avg": torch.zeros(65, 1), "input_layer.0.weight": torch.zeros(64, 3, 3, 3)},
+    ],
+    ids=str,
+)
+def test_an_encoder_of_impossible_sizes_is_refused_without_building(tensors):
+    with pytest.raises(BrokenFile, match="encoder"):
+        encoder_arguments(tensors)
+
+
+def test_a_single_style_takes_its_layers_from_the_generator(build_encoder, write_encoder):
+    encoder = build_encoder("BackboneEncoderUsingLastLayerIntoW")
+    mean = torch.zeros(1, 16)
+    assert load_encoder(write_encoder(encoder, latent_avg=mean)).num_ws == 6
+    assert load_encoder(write_encoder(encoder, decoder=False, latent_avg=mean, opts={"output_size": 256})).num_ws == 14
+    assert load_encoder(write_encoder(encoder, decoder=False, latent_avg=mean)).num_ws == 18
+    for odd in (3, True, "1024", 10**30):
+        with pytest.raises(BrokenFile):
+            load_encoder(write_encoder(encoder, decoder=False, latent_avg=mean, opts={"output_size": odd}))
