@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from editing.composition import EditSpec, apply_edits, parse_edits
-from editing.directions import Direction
+from editing.directions import Direction, Edit
 from generators.base import Generator
 from generators.errors import ToolkitError
 from generators.latent import Latent, batch_size, check_latent
@@ -36,7 +36,8 @@ def edit(latent: Latent, edits: Edits, generator: Generator) -> Latent:
         EditError: an edit that cannot be read, or a strength that is NaN or infinite.
     """
     specs = as_specs(edits)
-    return _apply(latent, specs, load_directions(specs, generator), generator, None)
+    directions = load_directions(specs, generator)
+    return apply_edits(latent, [(as_edit(spec, directions[spec.name], generator), spec.strength) for spec in specs])
 
 
 def as_specs(edits: Edits) -> tuple[EditSpec, ...]:
@@ -50,17 +51,6 @@ def as_specs(edits: Edits) -> tuple[EditSpec, ...]:
     if isinstance(edits, str):  # Else each of its letters would be taken for an edit.
         edits = [edits]
     return tuple(spec for entry in edits for spec in ([entry] if isinstance(entry, EditSpec) else parse_edits([entry])))
-
-
-def _apply(
-    latent: Latent,
-    specs: Iterable[EditSpec],
-    directions: Mapping[str, Direction],
-    generator: Generator,
-    image: Float[Tensor, "3 height width"] | None,
-) -> Latent:
-    edits = [(as_edit(spec, directions[spec.name], generator, image), spec.strength) for spec in specs]
-    return apply_edits(latent, edits)
 
 
 class Editor:
@@ -90,6 +80,8 @@ class Editor:
         self._inverter: Inverter | None = None
         self._directions: dict[str, Direction] = {}
         self._choice: dict[str, Any] = {}
+        self._ready: dict[EditSpec, Edit] = {}
+        """Edits as they are for the face at hand, whatever their strength."""
         self._edits: tuple[EditSpec, ...] = ()
         self._past: list[tuple[EditSpec, ...]] = []
         self._future: list[tuple[EditSpec, ...]] = []
@@ -109,7 +101,7 @@ class Editor:
             self._inverter = load_inverter(self.method, self.generator, **self.options)
         inversion = self._inverter(found.image[None].to(self.generator.w_avg.device))
         self.original, self.face, self.inversion = photo, found, inversion
-        self._choice = {"face": face, "is_aligned": is_aligned}
+        self._choice, self._ready = {"face": face, "is_aligned": is_aligned}, {}
         return self
 
     def set_latent(self, latent: Latent | Path | str) -> Editor:
@@ -128,6 +120,7 @@ class Editor:
         with torch.no_grad():
             self.inversion = Inversion(code, self.generator.synthesis(code))
         self.original = self.face = None
+        self._choice, self._ready = {}, {}
         return self
 
     @property
@@ -217,8 +210,7 @@ class Editor:
         """Return the code with other edits than those of the list, which stays as it is; errors as of ``set_edits``."""
         specs = as_specs(edits)
         self._load(specs)
-        inversion = self._inverted()
-        return _apply(inversion.latent, specs, self._directions, self.generator, inversion.image[0])
+        return apply_edits(self._inverted().latent, [(self._as_edit(spec), spec.strength) for spec in specs])
 
     def edited_face(self, edits: Edits) -> Float[Tensor, "3 height width"]:
         """Draw the face with other edits than those of the list, in [-1, 1]."""
@@ -236,6 +228,14 @@ class Editor:
             raise ToolkitError("a latent has no photo to paste into: take edited_face, or call set_photo")
         before = inversion.image[0].cpu() if self.paste == "change" else None
         return paste_back(self.original, self.edited_face(edits).cpu(), self.face, inverted=before, match_colour=True)
+
+    def _as_edit(self, spec: EditSpec) -> Edit:
+        """Make an edit once for all strengths: finding a part of the face takes longer than drawing it."""
+        kind = spec._replace(strength=0.0, face=None)
+        if kind not in self._ready:
+            image = self._inverted().image[0]
+            self._ready[kind] = as_edit(spec, self._directions[spec.name], self.generator, image)
+        return self._ready[kind]
 
     def _load(self, specs: Iterable[EditSpec]) -> None:
         self._directions = load_directions(specs, self.generator, self._directions)

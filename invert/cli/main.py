@@ -14,6 +14,7 @@ VERBS = {
     "directions": ("invert.cli.directions", "List edit directions, or learn new ones."),
     "models": ("invert.cli.models", "List, fetch, show or convert generators."),
     "evaluate": ("invert.cli.evaluate", "Measure methods over many aligned faces."),
+    "lec": ("invert.cli.lec", "Measure how consistent edits are (LEC)."),
     "attribute": ("invert.cli.attribute", "Tell whether a generator drew a picture."),
     "literature": ("invert.cli.literature", "Print published tables, to compare with."),
     "train": ("invert.cli.train", "Train an encoder for a generator."),
