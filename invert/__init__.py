@@ -32,12 +32,14 @@ _HOME = {
     "load_inverter": "invert.inverters",
     "load_latent": "invert.latents",
     "load_perceptual": "invert.perceptual",
+    "measure_direction": "invert.measure",
     "paste_back": "invert.faces",
     "process_photo": "invert.pipeline",
     "read_photo": "invert.photo",
     "reconstruction": "invert.metrics",
     "save_latent": "invert.latents",
     "to_uint8": "invert.photo",
+    "train_directions": "invert.directions",
     "write_image": "invert.photo",
 }
 
