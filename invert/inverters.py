@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoders.stylemap import StyleMapEncoder
+from encoders.base import Encoder
+from encoders.psp import IRSEEncoder
+from encoders.restyle import STEPS, restyle
 from generators.base import Generator
-from generators.errors import LatentMismatch, UnknownName
+from generators.errors import LatentMismatch, ToolkitError, UnknownName
 from generators.latent import Latent
 from invert.inversion import Inversion, Inverter, resize
 from invert.perceptual import Perceptual, load_perceptual
 from invert.projector import Projector
+from pretrained.checkpoints import read_checkpoint
 from pretrained.loading import load_encoder
+from pretrained.psp import METHODS
 from pretrained.shipped import encoder_names
 
 PROJECTOR = "projector"
@@ -24,37 +30,54 @@ REFINE_LEARNING_RATE = 0.05
 """Of the projector's steps after an encoder."""
 
 
+SAME_W = 0.1
+"""Two means of W that differ by less than this share are of one mapping network: they are means over a finite sample."""
+
+
 @dataclass(frozen=True)
 class EncoderInverter:
-    """Invert by one call of an encoder, and polish by some projector steps if there are any."""
+    """Invert by one call of an encoder (ReStyle: several), and polish by some projector steps if there are any."""
 
-    encoder: StyleMapEncoder
+    encoder: Encoder
     generator: Generator
     refiner: Projector | None = None
+    looks: int = STEPS
+    """Of a ReStyle encoder at each face."""
 
     def __call__(self, image: Float[Tensor, "batch 3 height width"]) -> Inversion:
         """Invert aligned faces in [-1, 1] of any size."""
-        latent = self.encode(image)
+        latent, drawn = self._encode(image)
         if self.refiner is not None and self.refiner.steps:
             return self.refiner(image, start=latent)
         with torch.no_grad():
-            return Inversion(latent, self.generator.synthesis(latent))
+            return Inversion(latent, self.generator.synthesis(latent) if drawn is None else drawn)
+
+    def encode(self, image: Float[Tensor, "batch 3 height width"]) -> Latent:
+        """Return the encoder's codes alone: nothing is polished."""
+        return self._encode(image)[0]
 
     @torch.no_grad()
-    def encode(self, image: Float[Tensor, "batch 3 height width"]) -> Latent:
-        """Return the encoder's codes alone: nothing is polished or drawn."""
-        return self.encoder(resize(image, self.encoder.input_resolution))
+    def _encode(
+        self, image: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[Latent, Float[Tensor, "batch 3 out_height out_width"] | None]:
+        """Return the codes, and what ReStyle has drawn from them already."""
+        image = resize(image, self.encoder.input_resolution)
+        if self.encoder.in_channels == 6:
+            return deque(restyle(self.encoder, self.generator, image, self.looks), maxlen=1)[0]
+        return self.encoder(image), None
 
 
 def method_names() -> list[str]:
     """Return what ``--method`` takes."""
-    return [*encoder_names(), PROJECTOR]
+    return [*dict.fromkeys((*encoder_names(), *METHODS, PROJECTOR))]
 
 
 def load_inverter(
     method: str,
     generator: Generator,
     *,
+    encoder: str | Path | None = None,
+    looks: int = STEPS,
     space: str = "w_plus",
     steps: int = 100,
     refine: int = 0,
@@ -64,8 +87,11 @@ def load_inverter(
     """Make an inverter.
 
     Args:
-        method: ``projector``, or an encoder by name or file.
+        method: ``projector``, or an encoder by name or file. ``psp``, ``e4e`` and ``restyle`` mean the encoder in the
+            generator's own file, where that is of one of those projects; else the one that ships.
         generator: whose codes to find; the inverter works on its device.
+        encoder: the method's encoder, by name or file; None finds it by the method.
+        looks: of a ReStyle encoder at each face.
         space: of the projector; an encoder has its own.
         steps: of the projector.
         refine: projector steps after an encoder.
@@ -74,7 +100,8 @@ def load_inverter(
 
     Raises:
         UnknownName: no such method or space.
-        LatentMismatch: the encoder belongs to another generator.
+        LatentMismatch: the encoder belongs to another generator, or looks at other things than photos.
+        BrokenFile: the encoder's file cannot be read, or holds no such encoder.
     """
     device = generator.w_avg.device
 
@@ -84,18 +111,53 @@ def load_inverter(
 
     if method == PROJECTOR:
         return projector(steps, Projector.learning_rate)
-    if method not in encoder_names() and not method.endswith(".safetensors"):
-        raise UnknownName("method", method, method_names())
-    encoder = load_encoder(method, device)
-    if not encoder.identity.fits(generator.identity) or encoder.num_ws != generator.num_ws:
+    network = _find_encoder(method, encoder, generator)
+    _check_fit(network, generator, str(encoder or method))
+    if not refine:
+        return EncoderInverter(network, generator, looks=looks)
+    refiner = replace(projector(refine, REFINE_LEARNING_RATE), space=network.space)
+    return EncoderInverter(network, generator, refiner, looks)
+
+
+def _find_encoder(method: str, encoder: str | Path | None, generator: Generator) -> Encoder:
+    """Load the encoder of a method: the one that is named, the one beside the generator, or the one that ships."""
+    device, kind = generator.w_avg.device, method if method in METHODS else None
+    if encoder is not None:
+        return load_encoder(encoder, device, kind)
+    if kind and Path(generator.source).is_file() and "encoder" in read_checkpoint(Path(generator.source)).readers:
+        return load_encoder(generator.source, device, kind)
+    if method in encoder_names() or (not kind and Path(method).is_file()):
+        return load_encoder(method, device)
+    if kind:
+        raise ToolkitError(f"no encoder for the method {method} ships: give the file of one with --encoder")
+    raise UnknownName("method", method, method_names())
+
+
+def _check_fit(encoder: Encoder, generator: Generator, name: str) -> None:
+    """Refuse an encoder whose codes mean nothing to a generator."""
+    if encoder.in_channels not in (3, 6):
         raise LatentMismatch(
-            f"the encoder {method!r} was trained for the generator {encoder.identity}, not for {generator.identity}:"
+            f"the encoder {name!r} looks at sketches or segmentation maps of {encoder.in_channels} channels, not at photos"
+        )
+    theirs, ours = (encoder.num_ws, encoder.w_dim), (generator.num_ws, generator.w_dim)
+    if theirs != ours:
+        raise LatentMismatch(
+            f"the encoder {name!r} gives {theirs[0]} styles of {theirs[1]}, and the generator {generator.identity} takes"
+            f" {ours[0]} of {ours[1]}: use the generator that it was trained for ({encoder.identity})"
+        )
+    if not (encoder.identity.fits(generator.identity) or _has_same_w(encoder, generator)):
+        raise LatentMismatch(
+            f"the encoder {name!r} was trained for the generator {encoder.identity}, not for {generator.identity}:"
             f" use --method {PROJECTOR}, or train one with 'stylegan-invert train'"
         )
-    if not refine:
-        return EncoderInverter(encoder, generator)
-    refiner = replace(projector(refine, REFINE_LEARNING_RATE), space=encoder.space)
-    return EncoderInverter(encoder, generator, refiner)
+
+
+def _has_same_w(encoder: Encoder, generator: Generator) -> bool:
+    """Tell whether a published encoder's codes are of the generator's W: files of one generator abound, in other formats."""
+    if not isinstance(encoder, IRSEEncoder):
+        return False
+    distance = (encoder.w_avg.mean(0) - generator.w_avg).norm()
+    return bool(distance < SAME_W * generator.w_avg.norm())
 
 
 def invert(

@@ -5,10 +5,19 @@ from dataclasses import replace
 import pytest
 import torch
 
+from encoders.compact import compact_encoder
+from encoders.psp import IRSEEncoder
+from encoders.restyle import restyle
 from generators.base import Identity
-from generators.errors import LatentMismatch, UnknownName
+from generators.errors import LatentMismatch, ToolkitError, UnknownName
 from generators.latent import space_of
+from generators.stylegan2 import StyleGAN2
+from invert.inversion import resize
 from invert.inverters import invert, load_inverter, method_names
+from pretrained.errors import BrokenFile, ForeignFile
+from pretrained.loading import load_encoder, load_generator, save_encoder
+from pretrained.psp import ENCODERS
+from pretrained.rosinality import generator_to_rosinality
 
 
 @pytest.fixture
@@ -47,8 +56,103 @@ def test_the_projector_is_always_among_the_methods():
 
 
 def test_an_encoder_of_another_generator_is_refused(tiny_generator, tiny_encoder, tmp_path):
-    from pretrained.loading import save_encoder
-
     save_encoder(tmp_path / "other.safetensors", tiny_encoder, replace(Identity(), name="other", sha256="f" * 64))
     with pytest.raises(LatentMismatch, match=r"other.*tiny"):
         load_inverter(str(tmp_path / "other.safetensors"), tiny_generator)
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A writer of files as pSp, e4e and ReStyle publish them, for a 16 px generator."""
+    monkeypatch.setattr(IRSEEncoder, "units", (1, 1, 1, 1))
+
+    def write(name="GradualStyleEncoder", file="model.pt", num_ws=6, seed=0, **arguments):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            generator = StyleGAN2(16, z_dim=16, w_dim=16, mapping_layers=2, channel_base=128, channel_max=16)
+            encoder = ENCODERS[name](num_ws, 16, **arguments)
+            mean = generator.mapping.w(torch.randn(4096, 16)).mean(0)
+        state = {f"decoder.{k}": v for k, v in generator_to_rosinality(generator.state_dict()).items()}
+        state |= {f"encoder.{k}": v for k, v in encoder.state_dict().items() if k != "w_avg"}
+        entries = {"latent_avg": mean.repeat(num_ws, 1), "opts": {"encoder_type": name, "output_size": 16}}
+        torch.save({"state_dict": state} | entries, tmp_path / file)
+        return tmp_path / file
+
+    return write
+
+
+def test_a_method_means_the_encoder_in_the_generators_own_file(published, image):
+    path = published("Encoder4Editing")
+    generator = load_generator(path)
+    inversion = load_inverter("e4e", generator)(image)
+    expected = load_encoder(path)(resize(image, 256))
+    assert torch.equal(inversion.latent, expected)
+    assert torch.equal(inversion.image, generator.synthesis(expected))
+    with pytest.raises(ForeignFile, match="Encoder4Editing, which is not one of psp: use the method e4e"):
+        load_inverter("psp", generator)
+
+
+def test_an_encoder_is_given_by_its_file_alone_or_beside_a_method(published, image):
+    path = published()
+    generator = load_generator(path)
+    expected = load_inverter("psp", generator).encode(image)
+    assert torch.equal(load_inverter(str(path), generator).encode(image), expected)
+    assert torch.equal(load_inverter("psp", generator, encoder=path).encode(image), expected)
+
+
+def test_restyle_looks_several_times_and_draws_once_a_look(published, image):
+    generator = load_generator(published("BackboneEncoder"))
+    inverter = load_inverter("restyle", generator, looks=3)
+    inversion = inverter(image)
+    with torch.no_grad():
+        latent, drawn = list(restyle(inverter.encoder, generator, resize(image, 256), 3))[-1]
+    assert torch.equal(inversion.latent, latent)
+    assert torch.equal(inversion.image, drawn)
+    assert not torch.equal(load_inverter("restyle-psp", generator, looks=1).encode(image), latent)
+
+
+def test_a_compact_restyle_encoder_inverts_too(tiny_generator, tmp_path, image):
+    encoder = compact_encoder("restyle", tiny_generator.num_ws, 32, pyramid_channels=(8, 8, 8), width=8)
+    save_encoder(tmp_path / "r.safetensors", encoder, tiny_generator.identity)
+    inversion = load_inverter(str(tmp_path / "r.safetensors"), tiny_generator)(image)
+    assert inversion.latent.shape == (1, tiny_generator.num_ws, 32)
+
+
+def test_an_encoder_serves_its_generator_in_another_format(published, tmp_path, image):
+    path = published()
+    generator = load_generator(path)
+    torch.save({"g_ema": generator_to_rosinality(generator.state_dict())}, tmp_path / "g.pt")  # Its mean of W is drawn anew.
+    other = load_generator(tmp_path / "g.pt")
+    assert torch.equal(
+        load_inverter("psp", other, encoder=path).encode(image), load_inverter("psp", generator).encode(image)
+    )
+
+
+def test_an_encoder_of_another_w_is_refused(published):
+    first, second = published(file="a.pt"), published(file="b.pt", seed=1)
+    with pytest.raises(LatentMismatch, match=r"was trained for the generator b .*, not for a "):
+        load_inverter("psp", load_generator(first), encoder=second)
+
+
+def test_an_encoder_with_other_layers_is_refused_in_words(published, tiny_generator):
+    path = published()
+    with pytest.raises(LatentMismatch, match=r"gives 6 styles of 16, and the generator tiny .* takes 12 of 32"):
+        load_inverter("psp", tiny_generator, encoder=path)
+
+
+def test_an_encoder_of_sketches_is_refused(published):
+    path = published(in_channels=1)
+    with pytest.raises(LatentMismatch, match="sketches or segmentation maps of 1 channels"):
+        load_inverter("psp", load_generator(path))
+
+
+def test_a_method_without_an_encoder_asks_for_its_file(tiny_generator, monkeypatch):
+    monkeypatch.setattr("invert.inverters.encoder_names", dict)
+    with pytest.raises(ToolkitError, match="no encoder for the method e4e ships: give the file of one with --encoder"):
+        load_inverter("e4e", tiny_generator)
+
+
+def test_a_file_without_an_encoder_is_refused(tiny_generator, published, tmp_path):
+    torch.save({"g_ema": {"to_rgb1.conv.weight": torch.zeros(1)}}, tmp_path / "g.pt")
+    with pytest.raises(BrokenFile, match="no encoder in it, but g_ema"):
+        load_inverter(str(tmp_path / "g.pt"), tiny_generator)
