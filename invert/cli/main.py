@@ -10,10 +10,14 @@ from click_default_group import DefaultGroup
 
 VERBS = {
     "run": ("invert.cli.run", "Invert and edit photos (the verb that needs no name)."),
+    "mix": ("invert.cli.mix", "Give a face the coarse, middle or fine styles of another."),
+    "interpolate": ("invert.cli.interpolate", "Make a film from face to face."),
+    "blend": ("invert.cli.blend", "Change a part of a face: by another face, or by an edit."),
     "video": ("invert.cli.video", "Edit the face of a video."),
     "directions": ("invert.cli.directions", "List edit directions, or learn new ones."),
     "models": ("invert.cli.models", "List, fetch, show or convert generators."),
     "evaluate": ("invert.cli.evaluate", "Measure methods over many aligned faces."),
+    "quality": ("invert.cli.quality", "Measure a generator: FID, KID, path lengths, ..."),
     "lec": ("invert.cli.lec", "Measure how consistent edits are (LEC)."),
     "attribute": ("invert.cli.attribute", "Tell whether a generator drew a picture."),
     "literature": ("invert.cli.literature", "Print published tables, to compare with."),

@@ -1,0 +1,121 @@
+"""``stylegan-invert quality``: figures of a generator."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from invert.cli.options import choose_device, device_option, generator_option, notify
+
+if TYPE_CHECKING:
+    import torch
+
+    from invert.dataset import FaceFile
+    from invert.quality import Figure
+
+
+@click.command(name="quality", context_settings={"help_option_names": ["-h", "--help"]})
+@generator_option
+@click.option(
+    "--metrics", default="fid,kid,pr,ppl-w-end", show_default=True, metavar="A,B",
+    help="fid, kid, pr, ppl-{z,w}-{full,end}[-crop], separability-{z,w}, eq-t, eq-t-frac, eq-r.",
+)  # fmt: skip
+@click.option("--data", type=click.Path(path_type=Path), metavar="DIR|ZIP", help="Real photos; fid, kid and pr need them.")
+@click.option("--split", metavar="NAME", help="Of the photos: only those that attributes.csv puts into this split.")
+@click.option(
+    "--samples", default=1000, show_default=True, metavar="N", type=click.IntRange(1),
+    help="Pictures or paths to draw; papers take 50,000 and more.",
+)  # fmt: skip
+@click.option(
+    "--features", default="inception", show_default=True, metavar="NAME", help="Of fid, kid and pr: inception, squeezenet."
+)
+@click.option("--lpips", default="vgg", show_default=True, metavar="NAME", help="Of ppl: vgg, alex, squeeze.")
+@click.option("--truncation", default=1.0, show_default=True, metavar="PSI", type=click.FloatRange(0, 1))
+@click.option("--batch", default=4, show_default=True, metavar="N", type=click.IntRange(1), help="Pictures drawn at once.")
+@click.option("--seed", default=0, show_default=True, metavar="N")
+@device_option
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON instead of the table.")
+def command(
+    generator: str,
+    metrics: str,
+    data: Path | None,
+    split: str | None,
+    samples: int,
+    features: str,
+    lpips: str,
+    truncation: float,
+    batch: int,
+    seed: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure a generator: FID, KID, precision and recall, path lengths, separability, equivariance.
+
+    Each figure names its backbone; one that cannot be measured here says why, and the rest goes on.
+
+    \b
+    stylegan-invert quality --data photos/ --samples 5000
+    stylegan-invert quality --metrics ppl-w-end,ppl-z-full --lpips squeeze --samples 500
+    stylegan-invert quality --generator stylegan3-t.pkl --metrics eq-t,eq-r
+    """  # noqa: D301 (click reads \b as "keep these lines")
+    from tqdm import tqdm
+
+    from generators.errors import ToolkitError
+    from invert.dataset import find_faces
+    from invert.performance import keep_freed_memory
+    from invert.quality import Settings, check_metrics, measure_generator, table
+    from pretrained.loading import load_generator
+
+    wanted = [key for key in metrics.split(",") if key]
+    try:
+        check_metrics(wanted)
+    except ToolkitError as error:
+        raise click.UsageError(str(error)) from error
+    chosen = choose_device(device)
+    if chosen.type == "cpu":
+        keep_freed_memory()
+    photos = None if data is None else _photos(find_faces([data], split), batch, chosen)
+    settings = Settings(samples, features, lpips, truncation, seed, batch)
+    with tqdm(unit="picture") as bar:
+
+        def show(what: str, done: int) -> None:
+            bar.set_description(what, refresh=False)
+            bar.update(done - bar.n)
+
+        figures = list(measure_generator(load_generator(generator, chosen, notify), wanted, settings, photos, show))
+    click.echo(json.dumps([_as_json(figure) for figure in figures]) if as_json else table(figures))
+
+
+def _photos(faces: list[FaceFile], batch: int, device: torch.device) -> Iterator[torch.Tensor]:
+    """Give batches of faces in [-1, 1]; what cannot be read is told and left out."""
+    import torch
+
+    from generators.errors import ToolkitError
+    from invert.dataset import Reader
+    from invert.evaluation.faces import kind_of, read_face
+    from invert.training import from_uint8
+
+    kind, waiting = kind_of(faces), []
+    with Reader() as reader:
+        for number, face in enumerate(faces, start=1):
+            try:
+                waiting.append(from_uint8(read_face(reader, face, kind)[None]))
+            except ToolkitError as error:
+                notify(f"left out: {error}")
+            if waiting and (len(waiting) == batch or number == len(faces)):
+                yield torch.cat(waiting).to(device)
+                waiting = []
+
+
+def _as_json(figure: Figure) -> dict[str, Any]:
+    description = {
+        name: None if isinstance(value, float) and math.isinf(value) else value
+        for name, value in asdict(figure.description).items()
+    }
+    return description | {"value": figure.value, "note": figure.note}

@@ -1,0 +1,207 @@
+"""How good is a generator? Its samples against photos, the smoothness of its latent spaces, and how it moves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from generators.base import Generator
+from generators.errors import ToolkitError, UnknownName
+from invert.errors import MetricUnavailable
+from invert.inversion import resize
+from invert.metrics.base import METRIC_RESOLUTION, Description, Image
+from invert.metrics.catalog import SET_METRICS, load_set_metric, lpips_metric
+from invert.metrics.edits import score_images
+from invert.metrics.equivariance import DESCRIPTIONS as EQUIVARIANCES
+from invert.metrics.equivariance import equivariance
+from invert.metrics.features import load_features
+from invert.metrics.path_length import SAMPLINGS, SPACES, PerceptualPathLength
+from invert.metrics.separability import describe, linear_separability
+from invert.perceptual import Perceptual
+
+_PATHS = {
+    f"ppl-{space}-{sampling}{'-crop' if crop else ''}": (space, sampling, crop)
+    for space in SPACES
+    for sampling in SAMPLINGS
+    for crop in (False, True)
+}
+_SEPARABILITIES = tuple(f"separability-{space}" for space in SPACES)
+QUALITY_METRICS = (*SET_METRICS, *_PATHS, *_SEPARABILITIES, *EQUIVARIANCES)
+"""What ``measure_generator`` takes."""
+ATTRIBUTES = ("gender", "age", "smile", "yaw", "mouth_open", "eyes_open")
+"""Whose separability is measured: below and above the median of the samples."""
+
+Progress = Callable[[str, int], None]
+"""Told what is being measured, and how many pictures are done."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a generator, or why there is none."""
+
+    description: Description
+    value: float | None
+    note: str = ""
+    """Spread, number of pictures, or the reason for a missing value."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a measurement depends on, besides generator and photos."""
+
+    num_samples: int
+    features: str = "inception"
+    """Key of the feature network of FID, KID, precision and recall."""
+    lpips: str = "vgg"
+    """Backbone of the distance that path lengths are measured in."""
+    truncation_psi: float = 1.0
+    """Of the samples that are compared with photos; paths and movements are never truncated."""
+    seed: int = 0
+    batch_size: int = 4
+
+
+def check_metrics(keys: Sequence[str]) -> None:
+    """Refuse names of metrics that there are not.
+
+    Raises:
+        UnknownName: naming close ones.
+    """
+    for key in keys:
+        if key not in QUALITY_METRICS:
+            raise UnknownName("metric of generators", key, QUALITY_METRICS)
+
+
+def measure_generator(
+    generator: Generator,
+    metrics: Sequence[str],
+    settings: Settings,
+    photos: Iterable[Image] | None = None,
+    on_progress: Progress = lambda what, done: None,
+) -> Iterator[Figure]:
+    """Measure a generator, figure by figure; what cannot be measured is a figure with a reason, and the rest goes on.
+
+    Args:
+        generator: on the device to measure on.
+        metrics: of ``QUALITY_METRICS``.
+        settings: samples, networks and seed.
+        photos: batches of real pictures in [-1, 1]; FID, KID, precision and recall need them.
+        on_progress: told how far it is.
+
+    Raises:
+        UnknownName: there is no such metric.
+    """
+    check_metrics(metrics)
+    groups: list[tuple[Iterable[str], Callable[[list[str]], list[Figure]]]] = [
+        (SET_METRICS, lambda keys: _against_photos(generator, keys, settings, photos, on_progress)),
+        (_PATHS, lambda keys: _path_lengths(generator, keys, settings, on_progress)),
+        (_SEPARABILITIES, lambda keys: _separabilities(generator, keys, settings, on_progress)),
+        (EQUIVARIANCES, lambda keys: _equivariances(generator, keys, settings, on_progress)),
+    ]
+    for known, measure in groups:
+        keys = [key for key in known if key in metrics]
+        try:
+            yield from measure(keys) if keys else []
+        except ToolkitError as error:
+            yield from (_missing(key, str(error)) for key in keys)
+
+
+def _missing(key: str, reason: str) -> Figure:
+    return Figure(Description(key, key, False, -math.inf, math.inf), None, reason)
+
+
+def _codes(generator: Generator, settings: Settings, purpose: str) -> Iterator[Float[Tensor, "batch z_dim"]]:
+    """Draw noise; each purpose has its own."""
+    random = torch.Generator().manual_seed(settings.seed * 2 + (purpose == "separability"))
+    for begin in range(0, settings.num_samples, settings.batch_size):
+        # Row by row, so that the batch size changes nothing.
+        rows = range(min(settings.batch_size, settings.num_samples - begin))
+        yield torch.cat([torch.randn(1, generator.z_dim, generator=random) for _ in rows]).to(generator.w_avg)
+
+
+@torch.no_grad()
+def _against_photos(
+    generator: Generator, keys: list[str], settings: Settings, photos: Iterable[Image] | None, on_progress: Progress
+) -> list[Figure]:
+    if photos is None:
+        raise MetricUnavailable("needs real photos to compare with: name them with --data")
+    network = load_features(settings.features, generator.w_avg.device)
+    measured = [load_set_metric(key, network) for key in keys]
+    counts = {}
+    samples = (
+        resize(generator(z, settings.truncation_psi), METRIC_RESOLUTION) for z in _codes(generator, settings, "samples")
+    )
+    for what, is_real, pictures in (("samples", False, samples), ("photos", True, photos)):
+        counts[is_real] = 0
+        for features in map(network, pictures):
+            for metric in measured:
+                metric.update(features, is_real)
+            counts[is_real] += len(features)
+            on_progress(what, counts[is_real])
+    figures = []
+    note = f"{counts[False]} samples, {counts[True]} photos"
+    for metric in measured:
+        try:
+            values = metric.compute()
+        except ToolkitError as error:
+            figures += [Figure(description, None, str(error)) for description in metric.descriptions]
+            continue
+        for description in metric.descriptions:
+            spread = values.get(f"{description.key}_std")
+            spread_note = "" if spread is None else f", SD over subsets {spread:.2g}"
+            figures.append(Figure(description, values[description.key], note + spread_note))
+    return figures
+
+
+def _path_lengths(generator: Generator, keys: list[str], settings: Settings, on_progress: Progress) -> list[Figure]:
+    metric = lpips_metric(settings.lpips, generator.w_avg.device)
+    distance = Perceptual(metric.name, metric.measure)
+    figures = []
+    for key in keys:
+        space, sampling, crop = _PATHS[key]
+        path_length = PerceptualPathLength(distance, space, sampling, crop)
+        show = partial(on_progress, key)
+        found = path_length(generator, settings.num_samples, settings.batch_size, settings.seed, show)
+        note = f"± {found.standard_error:.3g} (standard error), {settings.num_samples} paths"
+        figures.append(Figure(path_length.description, found.mean, note))
+    return figures
+
+
+@torch.no_grad()
+def _separabilities(generator: Generator, keys: list[str], settings: Settings, on_progress: Progress) -> list[Figure]:
+    noise, styles, rows = [], [], []
+    for z in _codes(generator, settings, "separability"):
+        w_plus = generator.mapping(z)
+        noise.append(z.cpu())
+        styles.append(w_plus[:, 0].cpu())
+        rows.append(score_images(resize(generator.synthesis(w_plus), METRIC_RESOLUTION), ATTRIBUTES))
+        on_progress("separability", sum(map(len, noise)))
+    scores = {name: torch.cat([row[name] for row in rows]) for name in ATTRIBUTES}
+    kept = torch.stack([values.isfinite() for values in scores.values()]).all(0)
+    centred = {name: values[kept] - values[kept].median() for name, values in scores.items()}
+    codes = {"separability-z": torch.cat(noise)[kept], "separability-w": torch.cat(styles)[kept]}
+    note = f"{int(kept.sum())} samples, {int((~kept).sum())} without a face left out"
+    return [
+        Figure(describe(key[-1], ", ".join(ATTRIBUTES)), linear_separability(codes[key], centred).score, note)
+        for key in keys
+    ]
+
+
+def _equivariances(generator: Generator, keys: list[str], settings: Settings, on_progress: Progress) -> list[Figure]:
+    found = equivariance(generator, settings.num_samples, keys, settings.seed, partial(on_progress, "equivariance"))
+    return [Figure(EQUIVARIANCES[key], found[key].decibels, f"{settings.num_samples} samples") for key in keys]
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """Lay figures out as Markdown."""
+    lines = ["| metric | value | |", "| --- | --- | --- |"]
+    for figure in figures:
+        value = "n/a" if figure.value is None else f"{figure.value:.5g}"
+        arrow = "" if figure.value is None else f" {figure.description.arrow}"
+        lines.append(f"| {figure.description.name}{arrow} | {value} | {figure.note} |")
+    return "\n".join(lines)

@@ -1,0 +1,124 @@
+"""Is a generator measured by all metrics that were asked for, with a reason for each that cannot be had?"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from generators.errors import UnknownName
+from invert.cli.quality import command
+from invert.errors import MetricUnavailable
+from invert.metrics.base import Description, PairMetric
+from invert.metrics.features import FeatureNetwork
+from invert.quality import QUALITY_METRICS, Settings, measure_generator, table
+
+
+@pytest.fixture
+def networks(monkeypatch):
+    """Stand in for Inception, LPIPS and the scorers, which need weights."""
+    features = FeatureNetwork("toy", "corner pixels", 12, lambda image: image[:, :, :2, :2].flatten(1))
+    monkeypatch.setattr("invert.quality.load_features", lambda key, device: features)
+    squared = PairMetric(
+        Description("lpips-toy", "LPIPS-Toy", False, 0.0, 9.0), lambda a, b: (a - b).square().mean((1, 2, 3))
+    )
+    monkeypatch.setattr("invert.quality.lpips_metric", lambda net, device: squared)
+
+    lost = iter([True, True])
+
+    def scores(image, names):
+        means = image.mean((2, 3)).double()
+        if next(lost, False):
+            means[0] = torch.nan
+        return {name: means[:, i % 3] for i, name in enumerate(names)}
+
+    monkeypatch.setattr("invert.quality.score_images", scores)
+
+
+@pytest.fixture
+def photos():
+    return torch.rand(60, 3, 256, 256, generator=torch.Generator().manual_seed(0)).mul(2).sub(1).split(20)
+
+
+def by_key(figures):
+    return {figure.description.key: figure for figure in figures}
+
+
+def test_every_metric_has_a_value_or_a_reason(tiny_generator, networks, photos):
+    told = []
+    metrics = [key for key in QUALITY_METRICS if not key.startswith("ppl") or key in ("ppl-w-end", "ppl-z-full-crop")]
+    settings = Settings(50, batch_size=8)
+    figures = by_key(measure_generator(tiny_generator, metrics, settings, photos, lambda *args: told.append(args)))
+    for key in ("fid-toy", "kid-toy", "precision-toy", "recall-toy", "ppl-w-end", "ppl-z-full-crop", "separability-w"):
+        assert figures[key].value is not None, figures[key]
+        assert figures[key].description.low <= figures[key].value <= figures[key].description.high
+    for key in ("eq-t", "eq-t-frac", "eq-r"):
+        assert figures[key].value is None
+        assert "no input that can be moved" in figures[key].note
+    assert ("samples", 50) in told
+    assert ("photos", 60) in told
+    assert figures["fid-toy"].note == "50 samples, 60 photos"
+    assert figures["separability-z"].note == "48 samples, 2 without a face left out"
+
+
+def test_too_few_pictures_cost_the_metrics_that_need_more(tiny_generator, networks, photos):
+    figures = by_key(measure_generator(tiny_generator, ["fid", "kid"], Settings(20), photos))
+    assert figures["fid-toy"].value is not None
+    assert figures["kid-toy"].value is None
+    assert "20 images are too few" in figures["kid-toy"].note
+
+
+def test_the_batch_size_changes_nothing(tiny_generator, networks, photos):
+    one, other = (
+        by_key(measure_generator(tiny_generator, ["fid", "ppl-w-end"], Settings(20, batch_size=size), photos))
+        for size in (3, 20)
+    )
+    for key in one:
+        assert one[key].value == pytest.approx(other[key].value, rel=1e-3)
+
+
+def test_what_cannot_be_had_is_told_and_the_rest_goes_on(tiny_generator, networks, photos, monkeypatch):
+    def fail(*_):
+        raise MetricUnavailable("no network")
+
+    monkeypatch.setattr("invert.quality.load_features", fail)
+    figures = by_key(measure_generator(tiny_generator, ["ppl-w-end", "fid"], Settings(3), photos))
+    assert figures["fid"].value is None
+    assert figures["fid"].note == "no network"
+    assert figures["ppl-w-end"].value > 0
+    without_photos = by_key(measure_generator(tiny_generator, ["kid"], Settings(3)))
+    assert "--data" in without_photos["kid"].note
+    assert "| kid | n/a | needs real photos" in table(list(without_photos.values()))
+
+
+def test_an_unknown_metric_gets_a_hint(tiny_generator):
+    with pytest.raises(UnknownName, match="did you mean ppl-w-end"):
+        next(measure_generator(tiny_generator, ["ppl-w-ende"], Settings(3)))
+
+
+def test_the_command_prints_a_table_and_json(tiny_generator, networks, tmp_path, monkeypatch):
+    monkeypatch.setattr("pretrained.loading.load_generator", lambda *_, **__: tiny_generator)
+    random = np.random.default_rng(0)
+    for i in range(50):
+        Image.fromarray(random.integers(0, 256, (256, 256, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "broken.png").write_bytes(b"")
+    args = ["--data", str(tmp_path), "--metrics", "kid,eq-t", "--samples", "50", "--device", "cpu"]
+    result = CliRunner().invoke(command, args)
+    assert result.exit_code == 0, result.exception
+    assert "| KID (toy) ↓ |" in result.stdout
+    assert "50 samples, 50 photos" in result.stdout
+    assert "broken.png: the file is empty" in result.output
+    rows = json.loads(CliRunner().invoke(command, [*args, "--json"]).stdout)
+    assert [row["key"] for row in rows] == ["kid-toy", "eq-t"]
+    assert rows[0]["backbone"] == "corner pixels"
+    assert rows[1]["value"] is None
+
+
+def test_mistakes_in_the_command_are_told_before_anything_is_loaded():
+    result = CliRunner().invoke(command, ["--metrics", "fidd"])
+    assert result.exit_code == 2
+    assert "did you mean fid" in result.output
