@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +34,8 @@ from invert.perceptual import Perceptual
 from invert.photo import to_tensor, to_uint8
 from invert.projector import LOSS_RESOLUTION, Projector
 from pretrained.cache import whole_file
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 40
 MIN_CALIBRATION = 5
@@ -177,6 +182,13 @@ class Verdict:
     """Share of its samples that stay as far: how often such a verdict would be wrong about a sample."""
 
 
+class Picture(NamedTuple):
+    """A picture that is read or drawn when it is needed."""
+
+    name: str
+    read: Callable[[], UInt8[np.ndarray, "height width 3"]]
+
+
 class Attributor:
     """Measures how closely a generator can draw pictures."""
 
@@ -199,46 +211,53 @@ class Attributor:
         """Return the distance of one picture."""
         return float(self.measure(to_tensor(photo)[None].to(self.generator.w_avg.device)))
 
-    def samples(self, count: int, seed: int = 0) -> Iterable[UInt8[np.ndarray, "height width 3"]]:
-        """Draw pictures of the generator, untruncated, and give them as they come out of a JPEG of 256 px."""
+    def samples(self, count: int, seed: int = 0) -> Iterator[Picture]:
+        """Draw pictures of the generator, untruncated; each comes out of a JPEG of 256 px."""
         random = torch.Generator().manual_seed(seed)
-        for _ in range(count):
+        for index in range(count):
             z = torch.randn(1, self.generator.z_dim, generator=random).to(self.generator.w_avg)
-            with torch.no_grad():
-                drawn = resize(self.generator(z), LOSS_RESOLUTION)
-            yield as_jpeg(to_uint8(drawn[0]))
+            yield Picture(f"sample {index} of seed {seed}", partial(self._draw, z))
+
+    def _draw(self, z: Float[Tensor, "1 z_dim"]) -> UInt8[np.ndarray, "height width 3"]:
+        with torch.no_grad():
+            return as_jpeg(to_uint8(resize(self.generator(z), LOSS_RESOLUTION))[0])
 
     def calibrate(
         self,
-        photos: Iterable[UInt8[np.ndarray, "height width 3"]],
+        photos: Iterable[Picture],
         num_samples: int,
         seed: int = 0,
         notes: dict[str, Any] | None = None,
+        done: Mapping[str, float] = MappingProxyType({}),
         on_picture: Callable[[str, float], None] | None = None,
     ) -> Calibration:
         """Measure known pictures.
 
         Args:
-            photos: real ones, aligned if they are faces.
+            photos: real ones, aligned if they are faces; one that raises a ``ToolkitError`` is logged and left out.
             num_samples: how many of the generator's own to draw.
             seed: of the samples.
             notes: kept with the calibration.
-            on_picture: told the kind and distance of each.
+            done: distances by the pictures' names that were measured before, under the same settings.
+            on_picture: told the name and distance of each.
 
         Raises:
             TooFewImages: fewer than five of either kind.
         """
 
-        def measured(kind: str, pictures: Iterable[np.ndarray]) -> tuple[float, ...]:
-            values = []
-            for picture in pictures:
-                values.append(self.measure_photo(picture))
+        def measured(pictures: Iterable[Picture]) -> Iterator[float]:
+            for name, read in pictures:
+                try:
+                    distance = done[name] if name in done else self.measure_photo(read())
+                except ToolkitError as error:
+                    logger.warning("left out: %s", error)
+                    continue
                 if on_picture is not None:
-                    on_picture(kind, values[-1])
-            return tuple(values)
+                    on_picture(name, distance)
+                yield distance
 
-        generated = measured("generated", self.samples(num_samples, seed))
-        return Calibration(self.settings, generated, measured("real", photos), {"seed": seed, **(notes or {})})
+        generated = tuple(measured(self.samples(num_samples, seed)))
+        return Calibration(self.settings, generated, tuple(measured(photos)), {"seed": seed, **(notes or {})})
 
     def check(self, calibration: Calibration) -> None:
         """Refuse a calibration that was made otherwise.
@@ -292,6 +311,16 @@ def plot_roc(calibration: Calibration, path: Path) -> None:
     spread.legend(frameon=False)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
+
+
+def read_distances(path: Path, settings: Settings) -> dict[str, float]:
+    """Return what a calibration that was stopped has measured under the same settings, by name; nothing if it has not."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        same = data["settings"] == asdict(settings)
+        return {str(name): float(value) for name, value in data["distances"].items()} if same else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def find_calibration(file: Path | None, folder: Path, generator: Identity) -> Calibration:

@@ -14,8 +14,8 @@ import click
 from invert.cli.options import choose_device, device_option, generator_option, notify
 
 if TYPE_CHECKING:
-    from invert.attribution import Attributor, Calibration
-    from invert.dataset import FaceFile
+    from invert.attribution import Attributor, Calibration, Picture
+    from invert.dataset import FaceFile, Reader
 
 
 @click.command(name="attribute", context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @device_option
 @click.option(
     "-o", "--output", default="attribution", show_default=True, type=click.Path(path_type=Path), metavar="DIR",
-    help="Gets calibration.json, roc.png and verdicts.json.",
+    help="Gets calibration.json, roc.png and verdicts.json; a calibration that was stopped goes on there.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON on standard output.")
 def command(
@@ -94,21 +94,28 @@ def command(
 
 
 def _calibrate(attributor: Attributor, source: Path, split: str | None, limit: int, seed: int, output: Path) -> Calibration:
+    """Calibrate; distances are kept one by one, so that a run which was stopped goes on."""
     from tqdm import tqdm
 
-    from invert.attribution import plot_roc
-    from invert.dataset import find_faces
+    from invert.attribution import plot_roc, read_distances
+    from invert.dataset import Reader, find_faces
+    from pretrained.cache import whole_file
 
     photos = find_faces([source], split, limit)
-    with tqdm(total=2 * len(photos), unit="picture") as bar:
+    log = output / "distances.json"
+    done = read_distances(log, attributor.settings)
+    with Reader() as reader, tqdm(total=2 * len(photos), unit="picture") as bar:
 
-        def show(kind: str, distance: float) -> None:
-            bar.set_description(f"{kind}: {distance:.3f}", refresh=False)
+        def show(name: str, distance: float) -> None:
+            bar.set_description(f"{name}: {distance:.3f}", refresh=False)
             bar.update()
+            if name not in done:
+                done[name] = distance
+                with whole_file(log) as temporary:
+                    temporary.write_text(json.dumps({"settings": asdict(attributor.settings), "distances": done}))
 
         notes = {"photos": source.name, "split": split}
-        pictures = (picture for _, picture, _ in _read(photos) if picture is not None)
-        known = attributor.calibrate(pictures, len(photos), seed, notes, show)
+        known = attributor.calibrate(_pictures(photos, reader), len(photos), seed, notes, dict(done), show)
     known.save(output / "calibration.json")
     plot_roc(known, output / "roc.png")
     low, high = known.area_interval()
@@ -119,31 +126,33 @@ def _calibrate(attributor: Attributor, source: Path, split: str | None, limit: i
     return known
 
 
-def _read(faces: list[FaceFile]) -> Iterator[tuple[FaceFile, Any, str]]:
-    """Give each picture as an aligned face or why there is none; whole where it is one already."""
-    from generators.errors import ToolkitError
-    from invert.dataset import Reader
+def _pictures(faces: list[FaceFile], reader: Reader) -> Iterator[Picture]:
+    """Give aligned faces: whole where a picture is one already, else cut out of it."""
+    from functools import partial
+
+    from invert.attribution import Picture
     from invert.evaluation.faces import kind_of, read_face
 
-    with Reader() as reader:
-        for face in faces:
-            try:
-                yield face, read_face(reader, face, kind_of([face])).transpose(1, 2, 0), ""
-            except ToolkitError as error:  # One bad file does not stop the others.
-                notify(f"left out: {error}")
-                yield face, None, str(error)
+    def read(face: FaceFile) -> Any:
+        return read_face(reader, face, kind_of([face])).transpose(1, 2, 0)
+
+    return (Picture(face.name, partial(read, face)) for face in faces)
 
 
 def _judge(attributor: Attributor, known: Calibration, suspects: list[FaceFile], output: Path) -> list[dict[str, Any]]:
+    from generators.errors import ToolkitError
+    from invert.dataset import Reader
     from pretrained.cache import whole_file
 
     rows: list[dict[str, Any]] = []
-    for face, picture, reason in _read(suspects):
-        if picture is None:
-            rows.append({"image": face.name, "error": reason})
-            continue
-        verdict = known.judge(attributor.measure_photo(picture))
-        rows.append({"image": face.name, "verdict": "generated" if verdict.is_generated else "real"} | asdict(verdict))
+    with Reader() as reader:
+        for name, read in _pictures(suspects, reader):
+            try:
+                verdict = known.judge(attributor.measure_photo(read()))
+            except ToolkitError as error:  # One bad file does not stop the others.
+                rows.append({"image": name, "error": str(error)})
+            else:
+                rows.append({"image": name, "verdict": "generated" if verdict.is_generated else "real"} | asdict(verdict))
     if rows:
         with whole_file(output / "verdicts.json") as temporary:
             temporary.write_text(json.dumps({"settings": asdict(known.settings), "images": rows}, indent=1))

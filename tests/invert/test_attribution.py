@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -19,13 +20,15 @@ from invert.attribution import (
     Attributor,
     Calibration,
     CalibrationError,
+    Picture,
     Settings,
     as_jpeg,
     find_calibration,
     plot_roc,
+    read_distances,
 )
 from invert.cli.attribute import command
-from invert.errors import TooFewImages
+from invert.errors import PhotoError, TooFewImages
 from invert.photo import to_uint8
 
 SETTINGS = Settings("toy (123)", "LPIPS-Toy", 7)
@@ -139,15 +142,41 @@ def photos(count):
 
 def test_samples_come_closer_than_photos(attributor):
     told = []
-    known = attributor.calibrate(iter(photos(5)), 5, on_picture=lambda kind, distance: told.append((kind, distance)))
+    pictures = [Picture(f"photo {i}", lambda photo=photo: photo) for i, photo in enumerate(photos(5))]
+    known = attributor.calibrate(iter(pictures), 5, on_picture=lambda *args: told.append(args))
     assert known.roc.area > 0.7
-    assert [kind for kind, _ in told] == ["generated"] * 5 + ["real"] * 5
+    assert [name for name, _ in told] == [f"sample {i} of seed 0" for i in range(5)] + [f"photo {i}" for i in range(5)]
+    assert known.generated + known.real == tuple(distance for _, distance in told)
     assert known.settings == attributor.settings == Settings("tiny (000000000000)", "mean absolute difference", 12)
     attributor.check(known)
+    # What was measured is not measured again, nor even drawn or read.
+    attributor.measure = None
+    pictures = [Picture(f"photo {i}", None) for i in range(5)]
+    assert attributor.calibrate(pictures, 5, done=dict(told)) == known
+
+
+def test_a_photo_that_cannot_be_read_is_left_out(attributor, caplog):
+    def fail():
+        raise PhotoError("damaged")
+
+    pictures = [Picture(f"photo {i}", fail if i == 2 else None) for i in range(6)]
+    done = {f"photo {i}": float(i) for i in range(6) if i != 2} | {f"sample {i} of seed 0": 0.0 for i in range(5)}
+    assert attributor.calibrate(pictures, 5, done=done).real == (0, 1, 3, 4, 5)
+    assert "left out: damaged" in caplog.text
+
+
+def test_only_distances_of_the_same_settings_are_taken_up_again(tmp_path):
+    file = tmp_path / "distances.json"
+    assert read_distances(file, SETTINGS) == {}
+    file.write_text(json.dumps({"settings": asdict(SETTINGS), "distances": {"a": 1}}))
+    assert read_distances(file, SETTINGS) == {"a": 1.0}
+    assert read_distances(file, replace(SETTINGS, steps=8)) == {}
+    file.write_text("[]")
+    assert read_distances(file, SETTINGS) == {}
 
 
 def test_samples_are_small_jpegs_and_depend_on_the_seed_alone(attributor):
-    first, again = (list(attributor.samples(2, seed=3)) for _ in range(2))
+    first, again = ([picture.read() for picture in attributor.samples(2, seed=3)] for _ in range(2))
     assert first[0].shape == (256, 256, 3)
     assert np.array_equal(first[1], again[1])
     assert not np.array_equal(first[0], first[1])
@@ -189,7 +218,12 @@ def test_the_command_calibrates_judges_and_goes_on_after_a_bad_file(run, tmp_pat
     assert "photo5.png: real" in result.output
     assert "broken.png: not measured" in result.output
     assert "area under the ROC curve" in result.output
-    assert sorted(path.name for path in output.iterdir()) == ["calibration.json", "roc.png", "verdicts.json"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        "calibration.json",
+        "distances.json",
+        "roc.png",
+        "verdicts.json",
+    ]
     # The calibration is found again, with its number of steps.
     result = run("-o", output, "--json", suspects / "drawn.png")
     assert result.exit_code == 0
