@@ -22,10 +22,10 @@ class Panel:
     note: str = ""
 
 
-def comparison(panels: Sequence[Panel]) -> UInt8[np.ndarray, "height width 3"]:
-    """Lay out panels in even rows of at most four, each with its title and note below."""
-    rows = -(-len(panels) // 4)
-    columns = -(-len(panels) // rows)
+def comparison(panels: Sequence[Panel], columns: int | None = None) -> UInt8[np.ndarray, "height width 3"]:
+    """Lay out panels in rows of ``columns``, else in even ones of at most four, each with its title and note below."""
+    rows = -(-len(panels) // (columns or 4))
+    columns = columns or -(-len(panels) // rows)
     width = 2 * MARGIN_PX + columns * PANEL_PX + (columns - 1) * GAP_PX
     height = MARGIN_PX + rows * (PANEL_PX + LABEL_PX) + MARGIN_PX // 2
     sheet = Image.new("RGB", (width, height), PAPER)
