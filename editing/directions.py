@@ -121,7 +121,8 @@ class Direction:
             EditError: the strength is NaN or infinite.
         """
         maps = as_stylemaps(latent)
-        self._check_layers(maps)
+        for w_dim in {style_map.shape[1] for style_map in maps}:
+            self.check_shape(len(maps), w_dim)
         amount = torch.as_tensor(strength, dtype=torch.float32, device=maps[0].device) * self.unit
         if not bool(torch.isfinite(amount).all()):
             raise EditError(f"{self.name}: the strength is {strength}, expected a finite number")
@@ -136,20 +137,23 @@ class Direction:
 
         return map_layers(latent, move)
 
-    def _check_layers(self, maps: tuple[StyleMap, ...]) -> None:
+    def check_shape(self, num_ws: int, w_dim: int) -> None:
+        """Refuse latents of another number of layers, or width, than the direction moves.
+
+        Raises:
+            LatentMismatch: naming both.
+        """
         needed = max(self.layers) + 1 if self.layers is not None else 1
-        if self.space == "w_plus" and len(maps) != len(self.vector):
+        if self.space == "w_plus" and num_ws != len(self.vector):
             raise LatentMismatch(
-                f"the direction {self.name!r} has {len(self.vector)} layers ({self.generator}), the latent {len(maps)}"
+                f"the direction {self.name!r} has {len(self.vector)} layers ({self.generator}), the latent {num_ws}"
             )
-        if len(maps) < needed:
-            raise LatentMismatch(f"the direction {self.name!r} moves layer {needed - 1}, the latent has {len(maps)} layers")
-        for layer, style_map in enumerate(maps):
-            if style_map.shape[1] != self.w_dim:
-                raise LatentMismatch(
-                    f"the direction {self.name!r} ({self.generator}) is {self.w_dim} wide, layer {layer} of the latent"
-                    f" {style_map.shape[1]}"
-                )
+        if num_ws < needed:
+            raise LatentMismatch(f"the direction {self.name!r} moves layer {needed - 1}, the latent has {num_ws} layers")
+        if w_dim != self.w_dim:
+            raise LatentMismatch(
+                f"the direction {self.name!r} ({self.generator}) is {self.w_dim} wide, a layer of the latent {w_dim}"
+            )
 
 
 def rms_norm(vector: Float[Tensor, "*num_ws w_dim"]) -> float:

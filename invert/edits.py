@@ -78,7 +78,7 @@ def as_edit(
     Raises:
         UnknownName: no such layers, or no such part of a face.
         EditError: the generator lacks a layer, the mask is empty, or there is no image to find it in.
-        LatentMismatch: the generator cannot be edited in places.
+        LatentMismatch: the direction is of another width or number of layers, or the generator cannot be edited in places.
         NoFaceFound: the part is not visible.
         PhotoError: a painted mask cannot be read.
     """
@@ -98,6 +98,7 @@ def as_edit(
 def _as_asked(spec: EditSpec, direction: Direction, generator: Generator) -> Direction:
     if spec.layers is not None:
         direction = direction.on_layers(parse_layers(spec.layers, generator.num_ws))
+    direction.check_shape(generator.num_ws, generator.w_dim)
     return replace(direction, unit=1.0) if spec.raw else direction
 
 

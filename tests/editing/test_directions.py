@@ -128,6 +128,14 @@ def test_another_number_of_layers_is_refused():
         random_direction(0, layers=(3,))(torch.zeros(1, 2, W_DIM), 1)
 
 
+def test_a_generator_of_other_layers_or_width_is_refused_before_there_is_a_latent():
+    random_direction(0, per_layer=True).check_shape(NUM_WS, W_DIM)
+    with pytest.raises(LatentMismatch, match="6 wide"):
+        random_direction(0).check_shape(NUM_WS, 512)
+    with pytest.raises(LatentMismatch, match="4 layers"):
+        random_direction(0, per_layer=True).check_shape(18, W_DIM)
+
+
 def test_another_generator_is_refused_and_both_are_named():
     direction = random_direction(0)
     direction.check_generator(GENERATOR)
