@@ -110,6 +110,8 @@ def load_inverter(
         return Projector(generator, distance, space, count, learning_rate, on_step=on_step)
 
     if method == PROJECTOR:
+        if encoder is not None:
+            raise ToolkitError(f"the {PROJECTOR} has no encoder: name another method, or leave out {encoder}")
         return projector(steps, Projector.learning_rate)
     network = _find_encoder(method, encoder, generator)
     _check_fit(network, generator, str(encoder or method))

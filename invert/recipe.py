@@ -40,7 +40,7 @@ class Recipe:
 
     method: str = "stylemap"
     settings: dict[str, Any] = field(default_factory=dict)
-    """Of the method: space, steps, refine, seed, dtype."""
+    """Of the method: encoder, space, steps, refine, seed, dtype."""
     edits: tuple[EditSpec, ...] = ()
     face: str | int = "largest"
     """``largest``, ``all`` or a number from 0 (the largest)."""
@@ -106,6 +106,7 @@ _TEXT, _FLAG, _COUNT = (
 _FACE = _Key("a number from 0, the largest face", _is_count)
 _RECIPE_KEYS = {
     "method": _TEXT,
+    "encoder": _TEXT,
     "space": _TEXT,
     "steps": _Key("a number from 1", lambda value: _is_count(value, 1)),
     "refine": _COUNT,
@@ -127,7 +128,7 @@ _EDIT_KEYS = {
     "mask": _TEXT,
     "face": _FACE,
 }
-_SETTINGS = ("space", "steps", "refine", "seed", "dtype")
+_SETTINGS = ("encoder", "space", "steps", "refine", "seed", "dtype")
 
 
 def read_recipe(path: Path | str) -> Recipe:
@@ -214,6 +215,7 @@ def _from_folder(recipe: Recipe, folder: Path) -> Recipe:
     return replace(
         recipe,
         method=located(recipe.method),
+        settings={key: located(value) if key == "encoder" else value for key, value in recipe.settings.items()},
         generator=recipe.generator and located(recipe.generator),
         predictor=recipe.predictor and Path(located(str(recipe.predictor))),
         edits=tuple(spec._replace(name=located(spec.name), mask=spec.mask and located(spec.mask)) for spec in recipe.edits),

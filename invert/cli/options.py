@@ -51,7 +51,17 @@ device_option = click.option(
 
 _RECIPE_OPTIONS = (
     click.option(
-        "--method", default="stylemap", show_default=True, metavar="NAME", help="stylemap, projector, or an encoder's file."
+        "--method",
+        default="stylemap",
+        show_default=True,
+        metavar="NAME",
+        help="stylemap, projector, psp, e4e, restyle (in --generator's own file), or an encoder's file.",
+    ),
+    click.option(
+        "--encoder",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE",
+        help="The method's encoder, where it is another one than ships or lies in the generator's file.",
     ),
     click.option(
         "--refine", default=0, metavar="N", type=click.IntRange(0), help="Polish an encoder's code by N projector steps."
@@ -154,9 +164,13 @@ def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
     recipe = replace(recipe, **{name: typed[name] for name in fields if name in typed})
     if "generator" in typed:
         recipe = replace(recipe, generator_sha256="")
-    generator = recipe.generator or DEFAULT_GENERATOR
     settings = context.params | recipe.settings | typed
+    if settings["encoder"] and recipe.method == Recipe.method:
+        # Nobody named a method: the encoder is one.
+        recipe, settings = replace(recipe, method=settings["encoder"]), settings | {"encoder": None}
+    generator = recipe.generator or DEFAULT_GENERATOR
     names = (*(("space",) if recipe.method == "projector" else ()), steps_of(recipe.method), "seed", "dtype")
+    names += ("encoder",) if settings["encoder"] else ()
     specs = (*recipe.edits, *parse_edits(edits))
     if generator in CATALOG:
         specs = tuple(check_name(spec, generator) for spec in specs)
@@ -199,7 +213,7 @@ def load_tools(recipe: Recipe, device: Any, on_step: Callable[[int, dict[str, fl
         )
     directions = load_directions(recipe.edits, network)
     perceptual = load_perceptual(device, notify)
-    options = {key: value for key, value in recipe.settings.items() if key in ("space", "steps", "refine")}
+    options = {key: value for key, value in recipe.settings.items() if key in ("space", "steps", "refine", "encoder")}
     inverter = load_inverter(recipe.method, network, perceptual=perceptual, on_step=on_step, **options)
     return Tools(network, inverter, perceptual, directions)
 

@@ -129,6 +129,18 @@ def test_any_result_is_a_recipe_that_gives_it_again(run, tmp_path, wider, name):
     assert recipes[0] == recipes[1]
 
 
+def test_an_encoders_file_is_a_method_of_its_own_or_the_one_of_a_method(run, tmp_path, encoder_file):
+    for method, encoder in (("stylemap", encoder_file), ("e4e", encoder_file)):
+        result = run(demo_photo(), "--encoder", encoder, method=method)
+        assert result.exit_code == 0, result.output
+        report = json.loads((tmp_path / "out/astronaut/report.json").read_text())
+        assert (report["method"], report["settings"].get("encoder")) == (
+            (str(encoder_file), None) if method == "stylemap" else ("e4e", str(encoder_file))
+        )
+    again = run(demo_photo(), "--recipe", tmp_path / "out/astronaut/report.json", method="e4e")
+    assert again.exit_code == 0, again.output
+
+
 def test_a_narrow_dtype_is_used_and_recorded(run, tmp_path):
     pictures = []
     for dtype in ("float32", "bfloat16"):

@@ -152,6 +152,11 @@ def test_a_method_without_an_encoder_asks_for_its_file(tiny_generator, monkeypat
         load_inverter("e4e", tiny_generator)
 
 
+def test_the_projector_takes_no_encoder(tiny_generator, encoder_file):
+    with pytest.raises(ToolkitError, match="the projector has no encoder"):
+        load_inverter("projector", tiny_generator, encoder=encoder_file)
+
+
 def test_a_file_without_an_encoder_is_refused(tiny_generator, published, tmp_path):
     torch.save({"g_ema": {"to_rgb1.conv.weight": torch.zeros(1)}}, tmp_path / "g.pt")
     with pytest.raises(BrokenFile, match="no encoder in it, but g_ema"):
