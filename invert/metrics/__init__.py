@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from invert.metrics.base import METRIC_RESOLUTION, Description, PairMetric, SetMetric
-from invert.metrics.catalog import PAIR_METRICS, SET_METRICS, load_pair_metric, load_set_metric
+from invert.metrics.catalog import PAIR_METRICS, SET_METRICS, check_pair_metric, load_pair_metric, load_set_metric
 from invert.metrics.distributions import frechet_distance, kernel_distance, precision_recall
 from invert.metrics.equivariance import equivariance
 from invert.metrics.features import FEATURE_NETWORKS, FeatureNetwork, load_features
@@ -23,6 +23,7 @@ __all__ = [
     "PerceptualPathLength",
     "Reconstruction",
     "SetMetric",
+    "check_pair_metric",
     "equivariance",
     "frechet_distance",
     "kernel_distance",

@@ -26,21 +26,30 @@ SET_METRICS = tuple(_SET_METRICS)
 """What ``load_set_metric`` takes."""
 
 
+def check_pair_metric(key: str) -> None:
+    """Refuse a name that ``load_pair_metric`` would not know, without loading anything.
+
+    Raises:
+        UnknownName: naming close ones.
+    """
+    if key.partition(":")[0] not in PAIR_METRICS:
+        raise UnknownName("metric", key, PAIR_METRICS)
+
+
 def load_pair_metric(key: str, device: str | torch.device = "cpu") -> PairMetric:
     """Load a metric of images and their targets; all compare at 256 px.
 
     Args:
-        key: one of ``PAIR_METRICS``.
+        key: one of ``PAIR_METRICS``; ``id-arcface:FILE`` and ``id-curricularface:FILE`` name their file.
         device: where its network works; images must lie there, too.
 
     Raises:
         UnknownName: there is no such metric.
         MetricUnavailable: its weights cannot be had; the message is the reason to print in place of its column.
     """
+    check_pair_metric(key)
     if key in _PIXELS:
         return _PIXELS[key]
-    if key not in PAIR_METRICS:
-        raise UnknownName("metric", key, PAIR_METRICS)
     family, _, backbone = key.partition("-")
     return lpips_metric(backbone, device) if family == "lpips" else identity_metric(backbone, device)
 
@@ -72,8 +81,10 @@ def identity_metric(key: str, device: str | torch.device = "cpu") -> PairMetric:
         MetricUnavailable: its weights cannot be had.
     """
     descriptor = load_descriptor(key, device)
-    name = f"identity ({key}, cosine)"
-    description = Description(f"id-{key}", name, higher_is_better=True, low=-1.0, high=1.0, backbone=descriptor.backbone)
+    name = f"identity ({descriptor.key}, cosine)"
+    description = Description(
+        f"id-{descriptor.key}", name, higher_is_better=True, low=-1.0, high=1.0, backbone=descriptor.backbone
+    )
     return PairMetric(description, descriptor.similarity)
 
 

@@ -11,6 +11,7 @@ from invert import identity
 from invert.errors import MetricUnavailable
 from invert.faces import align, detect
 from invert.identity import DESCRIPTORS, Descriptor, identity_similarity, load_descriptor
+from invert.metrics import load_pair_metric
 
 
 @pytest.fixture
@@ -46,7 +47,48 @@ def test_facenet_gets_the_inner_face_at_160_px_in_its_own_scale(monkeypatch):
 def test_an_unknown_descriptor_names_the_known_ones():
     with pytest.raises(UnknownName, match="did you mean facenet"):
         load_descriptor("facenets")
-    assert {"dlib", "facenet"} <= set(DESCRIPTORS)
+    assert set(DESCRIPTORS) == {"dlib", "facenet", "arcface", "curricularface"}
+
+
+@pytest.fixture
+def face_file(tmp_path, monkeypatch):
+    """ArcFace with random weights, as its authors publish it, in the cache."""
+    from encoders.arcface import ArcFace
+
+    monkeypatch.setenv("STYLEGAN_INVERT_CACHE", str(tmp_path))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ArcFace().eval()
+    torch.save(network.state_dict(), tmp_path / "model_ir_se50.pth")
+    return tmp_path / "model_ir_se50.pth", network
+
+
+def test_arcface_is_read_from_the_cache_or_a_file_that_is_named(face_file, tmp_path):
+    file, network = face_file
+    image = torch.rand(2, 3, 256, 256) * 2 - 1
+    with torch.no_grad():
+        expected = network(image)
+    for key in ("arcface", f"arcface:{file}"):
+        descriptor = load_descriptor(key)
+        assert descriptor.key == "arcface"
+        assert torch.allclose(descriptor(image), expected, atol=1e-5)
+    assert load_pair_metric(f"id-arcface:{file}").description.key == "id-arcface"
+
+
+def test_a_face_network_under_another_name_is_refused(face_file):
+    with pytest.raises(MetricUnavailable, match="holds another network, of 24 residual units"):
+        load_descriptor(f"curricularface:{face_file[0]}")
+
+
+def test_without_its_file_a_face_network_says_where_to_put_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLEGAN_INVERT_CACHE", str(tmp_path))
+    with pytest.raises(MetricUnavailable, match=r"get CurricularFace_Backbone\.pth .*put it there"):
+        load_descriptor("curricularface")
+    (tmp_path / "model_ir_se50.pth").write_bytes(b"<html>")
+    with pytest.raises(MetricUnavailable, match=r"identity by arcface: .*model_ir_se50\.pth"):
+        load_descriptor("arcface")
+    with pytest.raises(UnknownName):
+        load_descriptor("dlib:some/file")
 
 
 def test_without_dlibs_models_there_is_a_reason_and_no_figure(monkeypatch):

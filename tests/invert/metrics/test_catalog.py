@@ -35,7 +35,7 @@ def test_without_its_weights_a_metric_is_there_or_says_why_not(key, offline):
     if key in ("mse", "psnr", "ssim", "ms-ssim"):
         assert load_pair_metric(key).key == key
         return
-    with pytest.raises(MetricUnavailable, match=r"could not be fetched from https|pip install"):
+    with pytest.raises(MetricUnavailable, match=r"could not be fetched from https|pip install|put it there"):
         load_pair_metric(key)
 
 
