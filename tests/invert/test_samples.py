@@ -13,6 +13,9 @@ import invert.samples
 from editing.errors import TrainingDataError
 from generators.base import Identity
 from generators.errors import ToolkitError
+from generators.stylegan1 import StyleGAN1
+from generators.stylegan2 import StyleGAN2
+from generators.stylegan3 import StyleGAN3
 from invert.errors import NoFaceFound
 from invert.samples import Samples, face_file, read_face, sample_codes, sample_folder, sample_w_plus
 from pretrained.errors import BrokenFile
@@ -143,3 +146,11 @@ def test_only_the_layers_that_are_asked_for_are_looked_at():
         Samples(codes[:, 0], {"a": codes[:, 1, 2]}).fit("a", per_layer=True)
     with pytest.raises(TrainingDataError, match="300 of 300 pictures show no face"):
         samples.fit("b")
+
+
+@pytest.mark.parametrize("network", [StyleGAN1, StyleGAN2, StyleGAN3])
+def test_every_generator_gives_samples(network, tmp_path):
+    generator = network(32, z_dim=16, w_dim=16, channel_base=128, channel_max=16).eval().requires_grad_(False)
+    samples = sample_folder(tmp_path, generator, 3, scorers={"brightness": brightness})
+    assert samples.codes.shape == (3, generator.num_ws, 16)
+    assert samples.knows("brightness")
