@@ -16,12 +16,12 @@ from editing.composition import EditSpec, parse_edits
 from editing.directions import Edit
 from editing.lec import LatentDistance, latent_distance
 from generators.base import Generator
-from generators.errors import ToolkitError, UnknownName
+from generators.errors import ToolkitError
 from invert.edits import as_edit, check_name, load_directions
 from invert.errors import MetricUnavailable
 from invert.inversion import Inversion, Inverter
 from invert.inverters import EncoderInverter
-from invert.metrics import PAIR_METRICS, Description, PairMetric, load_pair_metric
+from invert.metrics import Description, PairMetric, check_pair_metric, load_pair_metric
 from pretrained.directions import direction_names
 
 DEFAULT_METRICS = ("mse", "psnr", "ssim", "ms-ssim", "lpips-squeeze", "id-dlib")
@@ -92,8 +92,7 @@ def check_metrics(keys: Sequence[str]) -> None:
         UnknownName: naming close ones.
     """
     for key in keys:
-        if key not in PAIR_METRICS:
-            raise UnknownName("metric", key, PAIR_METRICS)
+        check_pair_metric(key)
 
 
 def load_measures(metrics: Sequence[str], edits: Sequence[EditSpec], generator: Generator, device: torch.device) -> Measures:
