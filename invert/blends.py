@@ -60,7 +60,7 @@ class Blended:
     mask: Float[Tensor, "1 height width"]
     """All masks together, feathered."""
     share: float | None
-    """Of the change, inside the mask grown by 5 % of the side; None where nothing changed."""
+    """Of the change, inside the masks as given, grown by 5 % of the side; None where nothing changed."""
 
 
 def blend_faces(
@@ -84,7 +84,7 @@ def blend_faces(
     Raises:
         ToolkitError: as ``mask_of``, ``blend`` and ``draw_blended`` do.
     """
-    masks = [feather(mask_of(spec, images[0], predictor), settings.feather) for spec in specs]
+    masks = [mask_of(spec, images[0], predictor) for spec in specs]
     return _put_together(generator, latents, images, masks, settings, lowest=0)
 
 
@@ -113,7 +113,7 @@ def edit_face(
     Raises:
         ToolkitError: as ``mask_of``, ``blend`` and ``draw_blended`` do.
     """
-    mask = feather(mask_of(spec, image, predictor), settings.feather)
+    mask = mask_of(spec, image, predictor)
     return _put_together(generator, [latent, edited], [image], [mask], settings, lowest=LOCAL_FROM)
 
 
@@ -127,7 +127,8 @@ def _put_together(
     lowest: int,
 ) -> Blended:
     device = generator.w_avg.device
-    masks = [mask.to(device) for mask in masks]
+    bare = torch.cat([mask.to(device) for mask in masks]).amax(0)
+    masks = [feather(mask.to(device), settings.feather) for mask in masks]
     code: Latent | None = None
     if settings.space == "styles":
         code = blend(latents, masks, map_sizes(generator, settings.layers, lowest))
@@ -140,6 +141,7 @@ def _put_together(
         image = images[0][None].to(device)
         for latent, mask in zip(latents[1:], masks, strict=True):
             image = torch.lerp(image, generator.synthesis(latent), mask)
-    whole = torch.cat(list(masks)).amax(0)
-    share = float(share_inside(images[0][None].to(device), image, whole[None]))
-    return Blended(image[0].cpu(), code, whole.cpu(), None if math.isnan(share) else share)
+    # Held against the masks as they were given: what feathering adds is not theirs.
+    share = float(share_inside(images[0][None].to(device), image, bare[None]))
+    whole = torch.cat(masks).amax(0).cpu()
+    return Blended(image[0].cpu(), code, whole, None if math.isnan(share) else share)

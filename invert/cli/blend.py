@@ -75,9 +75,12 @@ def command(
         raise click.UsageError("an edit takes one face (or seed:1-8) and one mask; join parts by +, as in eyes+brows")
     if not edits and len(specs) != len(faces) - 1:
         raise click.UsageError(f"{len(faces)} faces and {len(specs)} masks: expected one mask for each face but the first")
+    if layers != "all" and how_blended in ("features", "pixels"):
+        raise click.UsageError("--layers goes with --in styles; an edit's own layers are written smile@4-8=+2")
     wanted = parse_edits(edits)
     network, groups = load_sources([[face] for face in faces], **how)
-    settings = Settings(how_blended or ("features" if edits else "styles"), parse_layers(layers, network.num_ws), feather)
+    space = how_blended or ("features" if edits and layers == "all" else "styles")
+    settings = Settings(space, parse_layers(layers, network.num_ws), feather)
     settings.check(network)
     report: dict[str, Any] = {"command": "blend", "masks": list(specs), "in": settings.space, "layers": layers}
     report |= {"feather": feather, "edits": list(map(str, wanted)), "faces": [[s.name for s in group] for group in groups]}

@@ -193,6 +193,15 @@ def test_an_edit_works_in_the_mask_alone_on_each_of_several_faces(run, tmp_path,
     assert min(shares.values()) > (0.5 if how == "styles" else 0.9)
 
 
+def test_what_feathering_adds_is_not_counted_as_inside(run, tmp_path):
+    shares = []
+    for share in (0, 0.5):
+        run("blend", "seed:1", "seed:2", "--mask", "rectangle:0.4,0.4,0.6,0.6", "--in", "pixels", "--feather", share)
+        shares.append(json.loads((tmp_path / "out/report.json").read_text())["inside"])
+    assert shares[0] == pytest.approx(1)
+    assert shares[1] < 0.8
+
+
 def test_one_bad_face_does_not_stop_the_others(run, tmp_path, direction_file, monkeypatch):
     from invert.errors import NoFaceFound
     from invert.masks import mask_of
@@ -232,6 +241,7 @@ def test_an_edit_of_strength_0_changes_nothing(run, tmp_path, direction_file):
         (("seed:1", "seed:2", "--mask", "vertical", "--layers", "fin"), "did you mean fine"),
         (("seed:1-2", "seed:3", "--mask", "vertical"), "one face; --grid"),
         (("seed:1", "seed:2", "--mask", "mouth"), "no face found"),
+        (("seed:1", "seed:2", "--mask", "vertical", "--layers", "fine", "--in", "pixels"), "goes with --in styles"),
     ],
 )
 def test_blend_says_what_is_wrong(run, tmp_path, arguments, words):
