@@ -37,7 +37,7 @@ from pretrained.cache import whole_file
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_STEPS = 40
+DEFAULT_STEPS = 30
 MIN_CALIBRATION = 5
 """Pictures of either kind: with fewer, a threshold is a guess."""
 JPEG_QUALITY = 90
