@@ -95,7 +95,8 @@ class Manifest:
                 # Held until the file is closed: no two runs share a manifest, and a network drive will do.
                 self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
                 self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
+                # A killed process loses nothing by this; a power cut may cost the last rows, which are then done again.
+                self._db.execute("PRAGMA synchronous = NORMAL")
                 self._check_or_create()
             except BaseException:
                 self._db.close()
