@@ -24,7 +24,7 @@ class EditSpec(NamedTuple):
     raw: bool = False
     """The strength is a length in the latent space, not in the direction's unit."""
     mask: str | None = None
-    """Where in the face: a part's name or a painted file; None for everywhere."""
+    """Where in the face: a part's name, a shape or a painted file; None for everywhere."""
     face: int | None = None
     """Of which face of the photo, from 0 (the largest); None for all that are worked on."""
 
@@ -95,10 +95,10 @@ def parse_edits(texts: Iterable[str], known: Iterable[str] | None = None) -> lis
 
 
 def _split_at_commas(text: str) -> list[str]:
-    """Split ``age@0-3,7=2,smile=1`` into two: a comma inside a list of layers separates no edits."""
+    """Split ``age@0-3,7=2,smile=1`` into two: a comma in a list of layers, or in a mask, separates no edits."""
     parts: list[str] = []
     for part in text.split(","):
-        if parts and "@" in parts[-1] and "=" not in parts[-1]:
+        if parts and "@" in parts[-1] and ("=" not in parts[-1] or "=" not in part):
             parts[-1] += f",{part}"
         else:
             parts.append(part)

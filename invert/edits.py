@@ -18,8 +18,7 @@ from editing.layers import parse_layers
 from editing.masks import feather
 from generators.base import Generator, Identity
 from generators.errors import UnknownName
-from invert.masks import PARTS, part_mask, read_mask
-from invert.photo import PHOTO_SUFFIXES
+from invert.masks import PARTS, SHAPES, mask_of
 from pretrained.directions import is_direction_file, known_names, load_direction
 
 MASK_FEATHER = 0.02
@@ -43,7 +42,7 @@ def load_directions(
     """Load the directions that edits name, each once and none that is loaded already; their layers are checked, too.
 
     Raises:
-        UnknownName: no such direction, layers, or part of a face.
+        UnknownName: no such direction, layers, or mask.
         LatentMismatch: it was learnt for another generator, or this one cannot be edited in places.
         EditError: the generator lacks a layer, or none of them can be edited in places.
     """
@@ -54,8 +53,7 @@ def load_directions(
         direction = _as_asked(spec, directions[spec.name], generator)
         if spec.mask is not None:
             _map_sizes(spec, direction, generator)
-            if not _is_painted(spec.mask) and spec.mask not in PARTS:
-                raise UnknownName("part of a face (nor is there such a file)", spec.mask, PARTS)
+            _check_mask(spec.mask)
     return directions
 
 
@@ -72,11 +70,11 @@ def as_edit(
         spec: what is asked for.
         direction: that it names.
         generator: whose codes it will edit.
-        image: the face as the generator draws it, in [-1, 1]: where an edit with a mask finds a part of the face.
-        predictor: dlib's 68-point model, for such parts; see ``part_mask``.
+        image: the face as the generator draws it, in [-1, 1]: what masks are laid over.
+        predictor: dlib's 68-point model, for parts of the face; see ``mask_of``.
 
     Raises:
-        UnknownName: no such layers, or no such part of a face.
+        UnknownName: no such layers, or no such mask.
         EditError: the generator lacks a layer, the mask is empty, or there is no image to find it in.
         LatentMismatch: the direction is of another width or number of layers, or the generator cannot be edited in places.
         NoFaceFound: the part is not visible.
@@ -85,13 +83,9 @@ def as_edit(
     asked = _as_asked(spec, direction, generator)
     if spec.mask is None:
         return asked
-    if _is_painted(spec.mask):
-        mask = read_mask(spec.mask)
-    elif image is None:
+    if image is None:
         raise EditError(f"the edit {spec} is for a part of the face, but there is no picture to find it in")
-    else:
-        mask = part_mask(image, spec.mask, predictor)
-    mask = feather(mask, MASK_FEATHER).to(generator.w_avg.device)
+    mask = feather(mask_of(spec.mask, image, predictor), MASK_FEATHER).to(generator.w_avg.device)
     return LocalEdit(asked, mask, _map_sizes(spec, asked, generator))
 
 
@@ -107,5 +101,9 @@ def _map_sizes(spec: EditSpec, direction: Direction, generator: Generator) -> tu
     return map_sizes(generator, direction.layers, LOCAL_FROM if spec.layers is None else 0)
 
 
-def _is_painted(mask: str) -> bool:
-    return mask not in PARTS and (Path(mask).is_file() or Path(mask).suffix.lower() in PHOTO_SUFFIXES)
+def _check_mask(mask: str) -> None:
+    """Refuse a mask of an unknown name before any work; the rest of it is read once there is a face."""
+    for part in [] if Path(mask).is_file() else mask.split("+"):
+        name = part.partition(":")[0].strip()
+        if name.lower() not in (*PARTS, *SHAPES) and not Path(part.strip()).is_file():
+            raise UnknownName("mask (nor is there such a file)", name, [*PARTS, *SHAPES])

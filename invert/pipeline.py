@@ -233,7 +233,8 @@ def _edited(inversion: Inversion, index: int, tools: Tools, recipe: Recipe, numb
 
 
 def _label(spec: EditSpec) -> str:
-    return f"{Path(spec.name).stem} {spec.strength:+g}{'' if spec.mask is None else f' at {Path(spec.mask).stem}'}"
+    layers = "" if spec.layers is None else f" ({spec.layers})"
+    return f"{Path(spec.name).stem} {spec.strength:+g}{layers}{'' if spec.mask is None else f' at {Path(spec.mask).stem}'}"
 
 
 def _write(

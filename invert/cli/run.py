@@ -43,9 +43,9 @@ def command(
     (the whole photo with the face put back), latent.safetensors and report.json. A bad photo is reported, the rest go on;
     the exit code is then 1.
 
-    An edit is NAME[@LAYERS]=[raw:]STRENGTH[@MASK]: layers by level or number (coarse, 0-3,7), raw for a length in W instead
-    of standard deviations, a mask by part of the face (mouth, eyes, hair, ...) or as a painted PNG over aligned.png.
-    --recipe edited.png does again what made that picture.
+    An edit is NAME[@LAYERS]=[raw:]STRENGTH[@MASK]. Layers go by level or number (coarse, 0-3,7); raw is a length in W
+    instead of standard deviations; a mask is a part of the face (mouth, eyes+brows, hair), a shape (rectangle:0,0.5,1,1) or
+    a file painted over aligned.png. --recipe edited.png does again what made that picture.
     """
     if demo == bool(photos):
         raise click.UsageError("give one photo or more, or --demo" if not photos else "give either photos or --demo")

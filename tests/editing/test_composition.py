@@ -91,6 +91,8 @@ def test_one_text_may_hold_several_edits():
 def test_a_comma_between_layers_separates_no_edits():
     expected = [EditSpec("age", 2.0, "0-3,7"), EditSpec("smile", 1.0)]
     assert parse_edits(["age@0-3,7=2,smile=1"]) == expected
+    expected = [EditSpec("age", 2.0, mask="rectangle:0,0.5,1,1"), EditSpec("smile", 1.0)]
+    assert parse_edits(["age=2@rectangle:0,0.5,1,1,smile=1"]) == expected
     with pytest.raises(EditError, match="edit 'age'"):
         parse_edits(["age,smile=1"])
 

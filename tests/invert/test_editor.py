@@ -10,7 +10,7 @@ from editing.errors import EditError
 from generators.base import Identity
 from generators.errors import LatentMismatch, ToolkitError, UnknownName
 from invert.editor import Editor, edit
-from invert.errors import NoFaceFound, PhotoError
+from invert.errors import NoFaceFound
 from invert.latents import save_latent
 from invert.photo import write_image
 from invert.pipeline import Tools, process_photo
@@ -69,20 +69,23 @@ def test_an_edit_that_cannot_be_done_is_refused_when_it_is_added(editor, wider, 
 
 
 def test_an_edit_under_a_mask_leaves_the_rest_as_it_is(editor, wider, tmp_path):
-    mask = np.zeros((64, 64, 3), np.uint8)
-    mask[:, :16] = 255
+    mask = np.zeros((256, 256, 3), np.uint8)
+    mask[:, :64] = 255
     write_image(tmp_path / "left.png", mask)
     before = editor.image
     change = (editor.edited_face([f"{wider}=3@{tmp_path / 'left.png'}"]) - before).abs().sum(0)
     assert change[:, :64].sum() > 0.9 * change.sum() > 0
     assert torch.equal(editor.edited_face([f"{wider}=0@{tmp_path / 'left.png'}"]), before)
+    shape = (editor.edited_face([f"{wider}=3@rectangle:0,0,0.25,1"]) - before).abs().sum(0)
+    torch.testing.assert_close(shape, change, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(
     ("mask", "error", "words"),
     [
         ("moth", UnknownName, "did you mean mouth"),
-        ("gone.png", PhotoError, "gone.png: no such file"),
+        ("gone.png", UnknownName, "nor is there such a file"),
+        ("rectangle:1,2", EditError, "expected rectangle:"),
         ("mouth", NoFaceFound, "paint a mask"),
     ],
 )
