@@ -1,5 +1,6 @@
 """The building blocks of the generators, one file per op."""
 
+from generators.ops._triton import in_use
 from generators.ops.bias_act import bias_act
 from generators.ops.filtered_lrelu import filtered_lrelu
 from generators.ops.gradient import needs_gradient
@@ -16,6 +17,7 @@ __all__ = [
     "fast_layout",
     "filter2d",
     "filtered_lrelu",
+    "in_use",
     "inverse_haar",
     "modulate",
     "modulated_conv2d",

@@ -58,6 +58,14 @@ def why_not(x: Tensor) -> str | None:
     return f"the tensor is on the device {x.device.type!r}, and kernels run on CUDA (or anywhere with TRITON_INTERPRET=1)"
 
 
+def in_use(device: torch.device) -> str:
+    """Say what ``impl="auto"`` runs on a device, and, where that is not Triton's kernels, why."""
+    if device.type != "cuda":
+        return f"plain PyTorch (Triton's kernels run on CUDA, not on {device.type})"
+    reason = why_not(torch.empty(0, device=device))
+    return "Triton kernels" if reason is None else f"plain PyTorch ({reason})"
+
+
 @functools.cache
 def is_installed() -> bool:
     """Tell whether Triton can be imported, without importing it."""

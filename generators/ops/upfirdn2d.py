@@ -97,7 +97,7 @@ def upfirdn2d(
         ValueError: factors, padding or filter do not fit, or nothing would be left of the image.
         ImplUnavailable: ``impl="triton"`` where kernels cannot run.
     """
-    shape = _Resampling.of(x, f, up, down, padding)
+    shape = Resampling.of(x, f, up, down, padding)
     if f is None:
         f = x.new_ones(1, 1, dtype=torch.float32)
     if f.requires_grad:
@@ -185,7 +185,7 @@ def parse_padding(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
     raise ValueError(f"padding={padding!r}: expected one number, (x, y) or (left, right, top, bottom)")
 
 
-class _Resampling(NamedTuple):
+class Resampling(NamedTuple):
     """Sizes and factors of one resampling."""
 
     up: tuple[int, int]
@@ -200,7 +200,12 @@ class _Resampling(NamedTuple):
     @classmethod
     def of(
         cls, x: Tensor, f: Tensor | None, up: int | Sequence[int], down: int | Sequence[int], padding: int | Sequence[int]
-    ) -> _Resampling:
+    ) -> Resampling:
+        """Check that a resampling of an image leaves something of it.
+
+        Raises:
+            ValueError: factors or padding do not fit, or nothing would be left.
+        """
         taps = (1, 1) if f is None else (f.shape[0], f.shape[-1])
         shape = cls(
             parse_factors("up", up), parse_factors("down", down), parse_padding(padding), (x.shape[2], x.shape[3]), taps
@@ -225,7 +230,7 @@ class _Resampling(NamedTuple):
         height, width = self.padded_size
         return (height - self.taps[0]) // self.down[1] + 1, (width - self.taps[1]) // self.down[0] + 1
 
-    def transposed(self) -> _Resampling:
+    def transposed(self) -> Resampling:
         """Return the resampling that carries gradients of the result back to the image."""
         (in_h, in_w), (out_h, out_w) = self.in_size, self.out_size
         left, _, top, _ = self.pads
@@ -235,12 +240,12 @@ class _Resampling(NamedTuple):
             self.taps[0] - top - 1,
             in_h * self.up[1] - out_h * self.down[1] + top - self.up[1] + 1,
         )
-        return _Resampling(self.down, self.up, pads, self.out_size, self.taps)
+        return Resampling(self.down, self.up, pads, self.out_size, self.taps)
 
 
 class _UpFirDn2d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, f: Tensor, shape: _Resampling, flip_filter: bool, gain: float, route: str) -> Tensor:
+    def forward(ctx: Any, x: Tensor, f: Tensor, shape: Resampling, flip_filter: bool, gain: float, route: str) -> Tensor:
         ctx.save_for_backward(f)
         ctx.shape, ctx.flip_filter, ctx.gain, ctx.route = shape, flip_filter, gain, route
         return _ROUTES[route](x, f, shape, flip_filter, gain)
@@ -253,15 +258,13 @@ class _UpFirDn2d(torch.autograd.Function):
         return grad_x, None, None, None, None, None
 
 
-def _reference(x: Tensor, f: Tensor, shape: _Resampling, flip_filter: bool, gain: float) -> Tensor:
+def _reference(x: Tensor, f: Tensor, shape: Resampling, flip_filter: bool, gain: float) -> Tensor:
     """Follow the definition step by step."""
     (up_x, up_y), (height, width) = shape.up, shape.in_size
-    left, right, top, bottom = shape.pads
     batch, channels = x.shape[:2]
     x = x.reshape(batch, channels, height, 1, width, 1)
     x = F.pad(x, [0, up_x - 1, 0, 0, 0, up_y - 1]).reshape(batch, channels, height * up_y, width * up_x)
-    x = F.pad(x, [max(left, 0), max(right, 0), max(top, 0), max(bottom, 0)])
-    x = x[:, :, max(-top, 0) : x.shape[2] - max(-bottom, 0), max(-left, 0) : x.shape[3] - max(-right, 0)]
+    x = _pad_or_crop(x, shape.pads)
     f = (f * gain ** (f.ndim / 2)).to(x.dtype)
     f = f if flip_filter else f.flip(list(range(f.ndim)))
     for kernel in (f,) if f.ndim == 2 else (f[None, :], f[:, None]):
@@ -269,7 +272,16 @@ def _reference(x: Tensor, f: Tensor, shape: _Resampling, flip_filter: bool, gain
     return x[:, :, :: shape.down[1], :: shape.down[0]]
 
 
-def _fast(x: Tensor, f: Tensor, shape: _Resampling, flip_filter: bool, gain: float) -> Tensor:
+def _pad_or_crop(x: Tensor, pads: tuple[int, int, int, int]) -> Tensor:
+    """Pad first, so that more may be cropped on one side than there was before."""
+    if any(pads):
+        x = F.pad(x, [max(pad, 0) for pad in pads])
+        left, right, top, bottom = (max(-pad, 0) for pad in pads)
+        x = x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
+    return x
+
+
+def _fast(x: Tensor, f: Tensor, shape: Resampling, flip_filter: bool, gain: float) -> Tensor:
     """Multiply no inserted zeros and compute no dropped pixels."""
     f = (f * gain ** (f.ndim / 2)).to(x.dtype)
     if shape.taps == (1, 1) and shape.up == shape.down == (1, 1) and shape.pads == (0, 0, 0, 0):
@@ -297,29 +309,28 @@ def _fast_pass(
         left, right, top, bottom = pads
         if left == right >= 0 and top == bottom >= 0:
             return F.conv2d(x, kernel, stride=(down[1], down[0]), padding=(top, left), groups=channels)
-        return F.conv2d(F.pad(x, pads), kernel, stride=(down[1], down[0]), groups=channels)
+        return F.conv2d(_pad_or_crop(x, pads), kernel, stride=(down[1], down[0]), groups=channels)
     # A transposed convolution spreads every pixel over the taps, and goes beyond the image by what is cropped here.
     kernel = (f.flip([0, 1]) if flip_filter else f).repeat(channels, 1, 1, 1)
     crops = (taps_x - 1 - pads[0], taps_x - up[0] - pads[1], taps_y - 1 - pads[2], taps_y - up[1] - pads[3])
     crop_x, crop_y = (max(min(crops[axis], crops[axis + 1], f.shape[1 - axis // 2] - 1), 0) for axis in (0, 2))
     y = F.conv_transpose2d(x, kernel, stride=(up[1], up[0]), padding=(crop_y, crop_x), groups=channels)
-    rest = [crop_x - crops[0], crop_x - crops[1], crop_y - crops[2], crop_y - crops[3]]
-    y = F.pad(y, rest) if any(rest) else y
+    y = _pad_or_crop(y, (crop_x - crops[0], crop_x - crops[1], crop_y - crops[2], crop_y - crops[3]))
     return y if down == (1, 1) else y[:, :, :: down[1], :: down[0]]
 
 
-def _on_triton(x: Tensor, f: Tensor, shape: _Resampling, flip_filter: bool, gain: float) -> Tensor:
+def _on_triton(x: Tensor, f: Tensor, shape: Resampling, flip_filter: bool, gain: float) -> Tensor:
     """Run the kernel: once, or along one axis after the other."""
     f = f * gain ** (f.ndim / 2) if flip_filter else f.flip(list(range(f.ndim))) * gain ** (f.ndim / 2)
     if f.ndim == 2:
         return _launch(x, f, shape)
     (up_x, up_y), (down_x, down_y), (left, right, top, bottom) = shape.up, shape.down, shape.pads
-    along_x = _Resampling((up_x, 1), (down_x, 1), (left, right, 0, 0), shape.in_size, (1, f.shape[0]))
-    along_y = _Resampling((1, up_y), (1, down_y), (0, 0, top, bottom), along_x.out_size, (f.shape[0], 1))
+    along_x = Resampling((up_x, 1), (down_x, 1), (left, right, 0, 0), shape.in_size, (1, f.shape[0]))
+    along_y = Resampling((1, up_y), (1, down_y), (0, 0, top, bottom), along_x.out_size, (f.shape[0], 1))
     return _launch(_launch(x, f[None, :], along_x), f[:, None], along_y)
 
 
-def _launch(x: Tensor, f: Tensor, shape: _Resampling) -> Tensor:
+def _launch(x: Tensor, f: Tensor, shape: Resampling) -> Tensor:
     layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     (out_h, out_w), (up_x, up_y), (left, _, top, _) = shape.out_size, shape.up, shape.pads
     y = torch.empty((*x.shape[:2], out_h, out_w), dtype=x.dtype, device=x.device, memory_format=layout)

@@ -297,3 +297,12 @@ def test_gradients_are_the_same_for_fixed_and_for_trained_weights():
         grads.append((first.detach(), second))
     for fixed, free in zip(*grads, strict=True):
         assert_close(fixed, free, GOLDEN)
+
+
+def test_autocast_draws_nearly_the_same_with_gradients(middling):
+    codes = some_codes(middling).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        image = middling.synthesis(codes).float()
+    assert (image - middling.synthesis(codes)).square().mean() < 1e-3 * 2**2
+    image.square().mean().backward()
+    assert codes.grad.isfinite().all()

@@ -106,6 +106,20 @@ def test_bias_act_leaves_its_input_alone(impl, requires_grad):
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("act", DEFINITIONS)
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_working_in_place_changes_no_result(impl, act, dtype):
+    x, b = torch.randn(2, 3, 4, 5, device=DEVICE).to(dtype), torch.randn(3, device=DEVICE)
+    expected = bias_act(x, b, act=act, gain=0.5, clamp=0.4, impl=impl)
+    torch.testing.assert_close(bias_act(x.clone(), b, act=act, gain=0.5, clamp=0.4, impl=impl, inplace=True), expected)
+    leaf = x.clone().requires_grad_()
+    bias_act(leaf * 1, b, act=act, impl=impl, inplace=True).sum().backward()
+    other = x.clone().requires_grad_()
+    bias_act(other, b, act=act, impl=impl).sum().backward()
+    assert torch.equal(leaf.grad, other.grad)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("dim", [0, 1, 2, 3, -1])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_a_bias_belongs_to_any_dimension_of_any_layout(impl, dim, layout):

@@ -152,6 +152,33 @@ def test_float16_survives_weights_and_styles_of_any_magnitude(impl, size):
     torch.testing.assert_close(actual, expected, rtol=1e-2, atol=1e-2 * expected.abs().max().item())
 
 
+@pytest.mark.parametrize("impl", ["auto", "triton"])
+@pytest.mark.parametrize("needed", ["x", "weight", "s", "x s", "weight s"])
+@pytest.mark.parametrize("k", [1, 3])
+def test_gradients_do_not_depend_on_which_are_asked_for(impl, needed, k):
+    # They decide whether weights or features are scaled.
+    outcomes = []
+    for chosen in ("reference", impl):
+        tensors = dict(zip(("x", "weight", "s"), draw(6, k=k), strict=True))
+        leaves = [tensors[name].requires_grad_() for name in needed.split()]
+        y = modulated_conv2d(tensors["x"], tensors["weight"], tensors["s"], padding=k // 2, impl=chosen)
+        outcomes.append((y, *torch.autograd.grad(y.square().sum(), leaves)))
+    for expected, actual in zip(*outcomes, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_inputs_are_left_alone_in_any_layout(impl, layout, batch):
+    x, weight, s = (tensor[:batch] if tensor.shape[0] == 2 else tensor for tensor in draw(6))
+    x = x.contiguous(memory_format=layout)
+    before = [tensor.clone() for tensor in (x, weight, s)]
+    y = modulated_conv2d(x, weight, s, padding=1, impl=impl)
+    torch.testing.assert_close(y, modulated_conv2d(*before, padding=1, impl="reference"))
+    assert all(torch.equal(*pair) for pair in zip(before, (x, weight, s), strict=True))
+
+
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("size", SIZES)
 def test_a_sample_does_not_depend_on_its_batch(impl, size):

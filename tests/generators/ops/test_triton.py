@@ -21,6 +21,12 @@ def build(module, name, pointers, constants):
     constants = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     assert triton.compile(ASTSource(kernel, kinds, constants), target=GPUTarget("cuda", 90, 32)).asm["ptx"]
 
+def build_filtered_lrelu(kind, total, precision, **modes):
+    filters = {"UP": 2, "DOWN": 2, "UP_TAPS": 12, "DOWN_TAPS": 12, "GAIN": 2**0.5, "SLOPE": 0.2, "CLAMP": 256.0}
+    blocks = {"BLOCK_IN": 64, "BLOCK_BENT": 64, "BLOCK_OUT": 32, "TILE": 27, "PRECISION": precision, "ACCUMULATOR": total}
+    pointers = {"x": kind, "b": kind, "fu": "*fp32", "fd": "*fp32", "slopes": "*i8", "y": kind}
+    build("filtered_lrelu", "_kernel", pointers, modes | filters | blocks)
+
 for kind, total in (("*fp32", tl.float32), ("*fp16", tl.float32), ("*bf16", tl.float32)):
     common = {"ACCUMULATOR": total, "BLOCK": 1024}
     sizes = {"UP_X": 2, "UP_Y": 2, "DOWN_X": 1, "DOWN_Y": 1, "TAPS_Y": 4, "TAPS_X": 4, "BLOCK_X": 128, "BLOCK_Y": 8}
@@ -34,6 +40,9 @@ for kind, total in (("*fp32", tl.float32), ("*fp16", tl.float32), ("*bf16", tl.f
         build("modulated_conv2d", "_modulate_kernel", pointers, {"DEMODULATE": demodulate, "EPS": 1e-8} | common)
         pointers = dict.fromkeys(("y", "variance", "result"), kind)
         build("modulated_conv2d", "_demodulate_kernel", pointers, {"PER_PIXEL": demodulate, "EPS": 1e-8} | common)
+    precision = "tf32x3" if kind == "*fp32" else "tf32"
+    build_filtered_lrelu(kind, total, precision, HAS_BIAS=True, HAS_SLOPES=True, READS_SLOPES=False)
+    build_filtered_lrelu(kind, total, precision, HAS_BIAS=False, HAS_SLOPES=True, READS_SLOPES=True)
 """
 
 

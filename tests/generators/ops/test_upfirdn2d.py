@@ -185,6 +185,17 @@ def test_factors_and_padding_may_differ_between_the_axes(impl, device):
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("up", [1, 2])
+@pytest.mark.parametrize("taps", [(1, 1), (2, 3), (5,)])
+def test_more_may_be_cropped_than_there_was_before_padding(impl, up, taps, device):
+    random = torch.Generator().manual_seed(0)
+    x, f = torch.randn(1, 2, 3, 2, generator=random).to(device), torch.randn(taps, generator=random).to(device)
+    padding = (-5, 12, 14, -7)
+    expected = by_definition(x, f, up, 1, padding, False, 1.0)
+    torch.testing.assert_close(upfirdn2d(x, f, up, 1, padding, impl=impl).double().cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 def test_an_empty_batch_stays_empty(impl, device):
     f = setup_filter([1, 3, 3, 1]).to(device)
     assert upsample2d(torch.zeros(0, 3, 4, 4, device=device), f, impl=impl).shape == (0, 3, 8, 8)
