@@ -1,4 +1,4 @@
-"""Measure the main job on this machine: ``python tests/benchmark.py``. Prints a table; nothing is asserted.
+"""Measure the main job on this machine: ``python tests/benchmarks/job.py``. Prints a table; nothing is asserted.
 
 Whole commands are timed from outside, with their peak memory; single steps are timed inside one process. Needs the default
 generator (fetched if it is not cached).
