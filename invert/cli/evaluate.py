@@ -88,6 +88,12 @@ METRICS = "mse,psnr,ssim,ms-ssim,lpips-squeeze,id-dlib"
 @click.option(
     "--batch", default=1, show_default=True, metavar="N", type=click.IntRange(1), help="Faces at once; changes rounding."
 )
+@click.option(
+    "--published",
+    multiple=True,
+    metavar="NAME",
+    help="Show this table of a paper, too, marked as published; names: stylegan-invert literature.",
+)
 @click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
 @generator_option
 @device_option
@@ -108,6 +114,7 @@ def command(
     workers: int,
     threads: int,
     batch: int,
+    published: tuple[str, ...],
     retry_failed: bool,
     generator: str,
     device: str,
@@ -131,10 +138,12 @@ def command(
     from editing.composition import parse_edits
     from invert.evaluation.runner import Plan, evaluate
     from invert.evaluation.team import Team
+    from invert.literature import published_table
     from invert.performance import keep_freed_memory
     from invert.report import as_json as to_json
     from invert.report import as_markdown, write_report
 
+    tables = [published_table(name) for name in published]
     keep_freed_memory()
     team = Team.from_environment()
     plan = Plan(
@@ -158,7 +167,7 @@ def command(
         run = evaluate(plan, book, _device(device, team), team, notify if team.leads else lambda message: None, bars)
     if not team.leads:
         return
-    summary = write_report(run, book, report, shlex.join(["stylegan-invert", *sys.argv[1:]]))
+    summary = write_report(run, book, report, shlex.join(["stylegan-invert", *sys.argv[1:]]), tables)
     click.echo(to_json(summary) if as_json else as_markdown(summary))
     for line in remarks(summary):
         notify(line)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from invert.dataset import Reader
 from invert.evaluation.manifest import Manifest
 from invert.evaluation.runner import Run
+from invert.literature import PublishedTable
 from invert.photo import whole_file
 from invert.report.export import as_csv, as_json, as_latex, as_markdown
 from invert.report.page import as_html
@@ -15,7 +17,7 @@ from invert.report.summary import Summary, summarise
 __all__ = ["Summary", "as_csv", "as_html", "as_json", "as_latex", "as_markdown", "summarise", "write_report"]
 
 
-def write_report(run: Run, manifest: Path, page: Path, command: str) -> Summary:
+def write_report(run: Run, manifest: Path, page: Path, command: str, published: Sequence[PublishedTable] = ()) -> Summary:
     """Write the page and, under its stem, the CSV of every face, the JSON of everything and a LaTeX table.
 
     Args:
@@ -23,12 +25,13 @@ def write_report(run: Run, manifest: Path, page: Path, command: str) -> Summary:
         manifest: its manifest.
         page: the HTML file to write; the others take its stem.
         command: what the user typed, to be shown.
+        published: tables of papers to show, too, marked as such.
 
     Raises:
         OutputError: a file cannot be written; those before it are whole.
     """
     with Manifest(manifest) as book, Reader() as reader:
-        summary = summarise(run, book, command)
+        summary = summarise(run, book, command, published)
         html = as_html(summary, book, reader)
     texts = {".csv": as_csv(summary), ".json": as_json(summary), ".tex": as_latex(summary), page.suffix: html}
     for suffix, text in texts.items():

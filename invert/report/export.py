@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 from invert.evaluation.faces import RESOLUTION
@@ -43,7 +44,7 @@ def as_markdown(summary: Summary) -> str:
     lines += [f"| {key} | {' | '.join('n/a' for _ in labels)} |" for key in summary.run.measures.unavailable]
     seconds = [number(_mean(method), 3) for method in summary.methods]
     lines.append(f"| seconds an image | {' | '.join(seconds)} |")
-    return "\n".join(lines)
+    return "\n\n".join(["\n".join(lines), *(table.as_markdown() for table in summary.published)])
 
 
 def _markdown_cell(method: MethodSummary, row: int, digits: int) -> str:
@@ -108,6 +109,7 @@ def as_json(summary: Summary) -> str:
         "cost": {
             method.label: {"seconds": _finite(_mean(method)), "peak_bytes": method.peak_bytes} for method in summary.methods
         },
+        "published": [asdict(table) for table in summary.published],
         "run": {"command": summary.command, **summary.provenance},
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import math
+import re
 from collections.abc import Sequence
 from importlib import resources
 from itertools import groupby
@@ -44,6 +45,7 @@ def as_html(summary: Summary, book: Manifest, reader: Reader) -> str:
         ("faces", "Best, median and worst faces", _faces(summary, pictures)),
         ("edits", "Edits", _edits(summary, pictures)),
         ("remarks", "Remarks", _remarks(summary)),
+        *([("published", "Published figures", _published(summary))] if summary.published else []),
         ("metrics", "What is measured", _metrics(summary)),
         ("again", "How to do it again", _again(summary)),
     ]
@@ -92,9 +94,14 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str, kin
     top = "".join(f'<th scope="col"{f" colspan={count}" if count > 1 else ""}>{cell}</th>' for cell, count in spans)
     body = "".join(f'<tr><th scope="row">{row[0]}</th>{"".join(row[1:])}</tr>' for row in rows)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(caption.split(".")[0], quote=True)}">'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{_plain(caption)}">'
         f'<table class="{kind}"><caption>{caption}</caption><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
     )
+
+
+def _plain(caption: str) -> str:
+    """Return a caption's first sentence without markup, which is escaped already."""
+    return re.sub(r"<[^>]*>", "", caption).split(".")[0].replace('"', "&quot;")
 
 
 def _results(summary: Summary) -> str:
@@ -278,6 +285,21 @@ def _remarks(summary: Summary) -> str:
             more = f"<li>and {rest:,} more: the CSV beside this page has them all</li>" if rest > 0 else ""
             parts.append(f"<h3>{_text(title)} ({len(entries):,})</h3><ul>{items}{more}</ul>")
     return "".join(parts) or "<p>Every file was read, and every face has its figures by every method.</p>"
+
+
+def _published(summary: Summary) -> str:
+    tables = []
+    for table in summary.published:
+        rows = []
+        for method, values in table.rows.items():
+            cells = ("" if value is None else f"{value:g}" for value in values)
+            rows.append([_text(method), *(f"<td>{cell}</td>" for cell in cells)])
+        caption = (
+            f"<b>Published</b>: {_text(table.title)}. Source: {_text(table.source)}. Protocol: {_text(table.protocol)}."
+            f" Read from: {_text(table.read_from)}. Figures of another protocol do not compare."
+        )
+        tables.append(_table(["method", *map(_text, table.columns)], rows, caption))
+    return "".join(tables)
 
 
 def _metrics(summary: Summary) -> str:

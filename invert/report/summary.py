@@ -23,6 +23,7 @@ from invert.evaluation.measures import figure_key
 from invert.evaluation.methods import Method
 from invert.evaluation.runner import Column, Run
 from invert.evaluation.statistics import Estimate, estimate, interval, resampled_means
+from invert.literature import PublishedTable
 from invert.metrics import Description
 from invert.pipeline import toolkit_version
 
@@ -70,6 +71,8 @@ class Summary:
     command: str
     provenance: dict[str, dict[str, str]]
     """By heading and name."""
+    published: Sequence[PublishedTable] = ()
+    """Tables of papers to stand beside."""
 
     @property
     def contents(self) -> list[str]:
@@ -89,7 +92,7 @@ class Summary:
         return not (self.missing or self.run.faces.unreadable or any(m.unavailable or m.failures for m in self.methods))
 
 
-def summarise(run: Run, book: Manifest, command: str = "") -> Summary:
+def summarise(run: Run, book: Manifest, command: str = "", published: Sequence[PublishedTable] = ()) -> Summary:
     """Collect what a finished run's manifest says."""
     metrics = run.measures.descriptions
     positions = {content: place for place, content in enumerate(run.faces.files)}
@@ -98,7 +101,7 @@ def summarise(run: Run, book: Manifest, command: str = "") -> Summary:
     collected = [
         _collect(column, label, positions, metrics, book) for column, label in zip(run.columns, labels, strict=True)
     ]
-    return Summary(run, metrics, _compare(collected, metrics, run.plan.seed), names, command, _provenance(run))
+    return Summary(run, metrics, _compare(collected, metrics, run.plan.seed), names, command, _provenance(run), published)
 
 
 def shown(name: str) -> str:

@@ -138,6 +138,16 @@ def test_the_same_faces_give_the_same_files_again(evaluated):
     assert report.with_suffix(".csv").read_bytes() == before
 
 
+def test_published_tables_stand_beside_and_say_so(evaluated):
+    result, report = evaluated("--published", "ganinverter")
+    page = Page(report.read_text(encoding="utf-8"))
+    assert "Published figures" in page.text
+    assert "Figures of another protocol do not compare" in page.text
+    assert "(published)" in result.stdout
+    assert json.loads(report.with_suffix(".json").read_text())["published"][0]["key"] == "ganinverter"
+    assert evaluated("--published", "gan")[0].exit_code == 1
+
+
 def test_a_report_that_cannot_be_written_is_an_error_in_words(evaluated, tmp_path):
     (tmp_path / "file").touch()
     result, _ = evaluated("--report", tmp_path / "file" / "report.html", "--manifest", tmp_path / "m.sqlite")
