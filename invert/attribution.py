@@ -294,7 +294,7 @@ def plot_roc(calibration: Calibration, path: Path) -> None:
     roc, (low, high) = calibration.roc, calibration.area_interval()
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     curve, spread = figure.subplots(1, 2)
-    curve.plot(roc.false_positives, roc.true_positives, color="#1f5fa8", lw=2, drawstyle="steps-post")
+    curve.plot(roc.false_positives, roc.true_positives, color="#1f5fa8", lw=2)
     curve.plot([0, 1], [0, 1], color="#999999", lw=1, ls=":")
     curve.set(
         xlabel="photos taken for samples", ylabel="samples found", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",

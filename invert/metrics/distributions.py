@@ -150,7 +150,7 @@ class FID(SetMetric):
     def update(self, features: Features, is_real: bool) -> None:
         """Take features of some more images of one of the sets."""
         _check_vectors(self.description.name, features, self.width)
-        self._statistics.update(features.double().cpu(), real=is_real)
+        self._statistics.update(features.cpu().double(), real=is_real)
 
     def compute(self) -> dict[str, float]:
         """Return the distance, from 0 on; smaller is better."""

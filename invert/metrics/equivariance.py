@@ -97,8 +97,8 @@ def equivariance(
             original = draw(styles, torch.eye(3))
             for kind in kinds:
                 moved, expected, mask = _move(kind, original, lambda matrix: draw(styles, matrix), random)  # noqa: B023
-                error = ((moved - expected).double().square() * mask).sum()
-                rows[kind].append((error.cpu(), mask.sum().double().cpu() * original.shape[1]))
+                error = ((moved - expected).square() * mask).cpu().double().sum()
+                rows[kind].append((error, mask.sum().cpu().double() * original.shape[1]))
             if on_sample is not None:
                 on_sample(done)
     return {

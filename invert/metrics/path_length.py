@@ -127,9 +127,9 @@ class PerceptualPathLength:
         t = t if self.sampling == "full" else torch.zeros_like(t)
         if self.space == "z":
             return slerp(z[:, 0], z[:, 1], t), slerp(z[:, 0], z[:, 1], t + self.epsilon)
-        ends = generator.mapping(z.to(generator.w_avg).flatten(0, 1)).double()
+        ends = generator.mapping(z.to(generator.w_avg).flatten(0, 1)).cpu().double()  # Not every device has doubles.
         begin, end = ends.unflatten(0, z.shape[:2]).unbind(1)
-        near = begin.lerp(end, t.to(begin)[:, None, None])
+        near = begin.lerp(end, t[:, None, None])
         return near, near + self.epsilon * (end - begin)
 
     def _see(self, image: Tensor) -> Tensor:
