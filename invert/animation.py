@@ -29,6 +29,8 @@ Rate: TypeAlias = float | int | Fraction
 VIDEO_SUFFIXES = (".mp4", ".gif")
 MAX_GIF_FPS = 50
 """GIF counts in hundredths of a second, and browsers slow frames of less than two of them down."""
+PALETTE_PX = 128
+"""Side of what a GIF's colours are chosen from: a third of the time of the whole frame, and as close to it."""
 QUALITY = "18"
 """x264's constant rate factor: no difference to the eye."""
 
@@ -139,10 +141,12 @@ def _write_gif(path: Path, frames: Iterable[Frame], fps: Rate) -> int:
             picture.pts = 0
             source = graph.add_buffer(width=width, height=height, format=picture.format, time_base=1 / _rate(fps))
             split, colours = graph.add("split"), graph.add("palettegen", "stats_mode=single")
+            fewer = graph.add("scale", f"{min(width, PALETTE_PX)}:{min(height, PALETTE_PX)}:flags=neighbor")
             use, sink = graph.add("paletteuse", "new=1:dither=bayer:bayer_scale=4"), graph.add("buffersink")
             source.link_to(split)
             split.link_to(use, 0, 0)
-            split.link_to(colours, 1, 0)
+            split.link_to(fewer, 1, 0)
+            fewer.link_to(colours)
             colours.link_to(use, 0, 1)
             use.link_to(sink)
             graph.configure()
