@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from torch import Tensor
 from generators.base import Generator
 from generators.stylegan2 import StyleGAN2
 from pretrained import rosinality, safetensors
+from pretrained.arguments import ARGUMENTS
 from pretrained.cache import sha256, whole_file
+from pretrained.catalog import CATALOG, Download
 from pretrained.checkpoints import DISCRIMINATORS, GENERATORS, Checkpoint, Weights, read_checkpoint
 from pretrained.errors import BrokenFile, CannotConvert, CheckpointMismatch
 from pretrained.loading import build_weights, read_generator
@@ -35,6 +37,8 @@ class Network:
     w_dim: int = 0
     c_dim: int = 0
     parameters: int = 0
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Those of its constructor that the file tells: depths, widths, clamps."""
     problem: str = ""
     """Why it cannot be used, missing tensors by name; empty where it can."""
     notes: tuple[str, ...] = ()
@@ -48,8 +52,10 @@ class Description:
     kind: str
     sha256: str
     licence: str
-    """As the file says, or "unknown"."""
+    """As the file says, or the catalogue of a file of that name, or "unknown"."""
     networks: tuple[Network, ...]
+    contents: Mapping[str, str]
+    """Everything that it holds beside tensors of its own level, in words, by name."""
 
     def json(self) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -75,8 +81,13 @@ def describe(path: Path) -> Description:
     """
     checkpoint = read_checkpoint(path)
     networks = tuple(_describe_network(checkpoint, role) for role in checkpoint.readers)
-    licence = str(checkpoint.card.get("licence", "unknown"))
-    return Description(str(path), checkpoint.kind, sha256(path), licence, networks)
+    licence = str(checkpoint.card.get("licence") or _licence_by_name(path))
+    return Description(str(path), checkpoint.kind, sha256(path), licence, networks, checkpoint.contents)
+
+
+def _licence_by_name(path: Path) -> str:
+    known = (entry for entry in CATALOG.values() if isinstance(entry, Download) and entry.file.name == path.name)
+    return next((f"{entry.licence} (of the published file of that name)" for entry in known), "unknown")
 
 
 def _describe_network(checkpoint: Checkpoint, role: str) -> Network:
@@ -85,13 +96,15 @@ def _describe_network(checkpoint: Checkpoint, role: str) -> Network:
         weights = checkpoint.read(role)
         architecture = weights.architecture
         network = build_weights(weights, role)
+        arguments = ARGUMENTS[architecture](weights.tensors, weights.settings)
     except (BrokenFile, CheckpointMismatch) as error:
         return Network(role, architecture, problem=str(error).removeprefix(f"{checkpoint.path}: "))
     num_ws, w_dim, c_dim, resolution = (
         int(getattr(network, name, 0)) for name in ("num_ws", "w_dim", "c_dim", "img_resolution")
     )
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Network(role, architecture, resolution, num_ws, w_dim, c_dim, parameters, notes=weights.notes)
+    told = {name: value for name, value in arguments.items() if name not in ("img_resolution", "w_dim", "c_dim")}
+    return Network(role, architecture, resolution, num_ws, w_dim, c_dim, parameters, told, notes=weights.notes)
 
 
 def convert(path: Path, out: Path) -> Conversion:
@@ -106,6 +119,12 @@ def convert(path: Path, out: Path) -> Conversion:
         BrokenFile: the file cannot be read, or holds no generator.
         CheckpointMismatch: the file is almost a generator.
     """
+    if out.suffix == ".pkl":
+        raise CannotConvert(
+            f"{out}: NVIDIA's pickles hold the source code of their networks, and this toolkit saves numbers alone; name a"
+            " .safetensors, whose names are NVIDIA's: G.load_state_dict(safetensors.torch.load_file(FILE)) takes them,"
+            " less those that begin with discriminator."
+        )
     if out.suffix not in FORMATS:
         raise CannotConvert(f"{out}: expected a name that ends in {' or '.join(FORMATS)}, which tells the format")
     checkpoint = read_checkpoint(path)
@@ -128,6 +147,7 @@ def convert(path: Path, out: Path) -> Conversion:
         else:
             _write_safetensors(part, weights, discriminator, _card(source, checkpoint.card, weights))
         difference = _difference(source, read_generator(part, notify=_silent))
+        difference = max(difference, _difference_of_judges(discriminator, read_checkpoint(part)))
         if difference > TOLERANCE:
             raise CannotConvert(f"{out} is not written: its images are {difference:.1e} off, more than {TOLERANCE:.0e}")
     return Conversion(out, difference, tuple(notes))
@@ -159,14 +179,30 @@ def _write_rosinality(part: Path, weights: Weights, discriminator: Weights | Non
         "g_ema": rosinality.generator_to_rosinality(weights.tensors),
         "latent_avg": weights.tensors["mapping.w_avg"],
     }
-    notes = []
-    if weights.settings:
-        settings = ", ".join(f"{name}={value:g}" for name, value in weights.settings.items())
-        notes.append(f"rosinality's code has no {settings}: its images differ where a layer exceeds that")
+    arguments = ARGUMENTS["StyleGAN2"](weights.tensors, weights.settings)
+    notes = _lost(arguments)
     if discriminator is not None:
-        entries["d"] = rosinality.discriminator_to_rosinality(discriminator.tensors)
+        try:
+            entries["d"] = rosinality.discriminator_to_rosinality(discriminator.tensors)
+        except CannotConvert as error:
+            notes.append(f"the discriminator is left out: {error}")
     torch.save(entries, part)
     return notes
+
+
+def _lost(arguments: Mapping[str, Any]) -> list[str]:
+    """Say what of a StyleGAN2 rosinality's code does not have, as far as its images may stay the same.
+
+    Raises:
+        CannotConvert: none of its images would.
+    """
+    widths = {arguments["z_dim"], arguments["w_dim"], arguments.get("mapping_features", arguments["w_dim"])}
+    if len(widths) > 1:
+        raise CannotConvert(f"rosinality's code has one width for z, W and all between, and these are {sorted(widths)}")
+    if (rate := arguments.get("mapping_lr_multiplier", 0.01)) != 0.01:
+        raise CannotConvert(f"rosinality's code maps at the learning rate 0.01, and this network at {rate:g}")
+    clamp = arguments.get("conv_clamp")
+    return [f"rosinality's code has no conv_clamp={clamp:g}: its images differ where a layer exceeds that"] if clamp else []
 
 
 def _difference(first: Generator, second: Generator) -> float:
@@ -175,6 +211,21 @@ def _difference(first: Generator, second: Generator) -> float:
     with torch.inference_mode():
         image, other = (network.synthesis(_codes(network, z), "const") for network in (first, second))
     difference, largest = (image - other).abs().max(), image.abs().max()
+    return float(difference / largest) if largest > 0 else float(difference)
+
+
+def _difference_of_judges(weights: Weights | None, written: Checkpoint) -> float:
+    """Judge one batch of noise with both discriminators, and return the largest difference; 0 where there is none."""
+    role = written.role(DISCRIMINATORS)
+    if weights is None or role is None:
+        return 0.0
+    networks = [build_weights(each, str(written.path)) for each in (weights, written.read(role))]
+    side, c_dim = (int(getattr(networks[0], name)) for name in ("img_resolution", "c_dim"))
+    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    labels = torch.eye(2, c_dim) if c_dim else None
+    with torch.inference_mode():
+        logits, others = (network(images, labels) for network in networks)
+    difference, largest = (logits - others).abs().max(), logits.abs().max()
     return float(difference / largest) if largest > 0 else float(difference)
 
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from invert.cli.options import notify
 from pretrained.catalog import DEFAULT_GENERATOR
+
+if TYPE_CHECKING:
+    from pretrained.conversion import Network
+
+MAX_SHOWN = 20
+"""Entries of a file that ``models show`` lists."""
 
 
 @click.group(name="models", context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,18 +62,28 @@ def show_model(file: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(description.json(), indent=2))
         return
-    click.echo(
-        f"{description.path}\n    {description.kind}\n    SHA-256 {description.sha256}\n    licence {description.licence}"
-    )
+    click.echo(f"{description.path}\n    {description.kind}\n    SHA-256 {description.sha256}")
+    click.echo(f"    licence {description.licence}")
+    for name, what in list(description.contents.items())[:MAX_SHOWN]:
+        click.echo(f"    holds {name}: {what}")
+    if len(description.contents) > MAX_SHOWN:
+        click.echo(f"    and {len(description.contents) - MAX_SHOWN} more entries")
     for network in description.networks:
-        if network.problem:
-            click.echo(f"{network.role}  cannot be used: {network.problem}")
-            continue
-        numbers = [f"{network.resolution} px", f"{network.num_ws} styles of {network.w_dim}" if network.num_ws else ""]
-        numbers += [f"labels of {network.c_dim}" if network.c_dim else "", f"{network.parameters:,} parameters"]
-        click.echo(f"{network.role}  {network.architecture}, {', '.join(filter(None, numbers))}")
-        for note in network.notes:
-            click.echo(f"    {note}")
+        _show_network(network)
+
+
+def _show_network(network: Network) -> None:
+    if network.problem:
+        click.echo(f"{network.role}  {network.architecture}, cannot be used: {network.problem}")
+        return
+    numbers = [f"{network.resolution} px" if network.resolution else ""]
+    numbers += [f"{network.num_ws} styles of {network.w_dim}" if network.num_ws else ""]
+    numbers += [f"labels of {network.c_dim}" if network.c_dim else "", f"{network.parameters:,} parameters"]
+    click.echo(f"{network.role}  {network.architecture}, {', '.join(filter(None, numbers))}")
+    told = [f"{name.replace('_', ' ')} {value}" for name, value in network.arguments.items()]
+    click.echo(f"    {', '.join(told)}")
+    for note in network.notes:
+        click.echo(f"    {note}")
 
 
 @command.command(name="convert")
