@@ -17,11 +17,13 @@ from editing.directions import Edit
 from editing.lec import LatentDistance, latent_distance
 from generators.base import Generator
 from generators.errors import ToolkitError
+from invert.attributes import ScorerError
 from invert.edits import as_edit, check_name, load_directions
 from invert.errors import MetricUnavailable
 from invert.inversion import Inversion, Inverter
 from invert.inverters import EncoderInverter
 from invert.metrics import Description, PairMetric, check_pair_metric, load_pair_metric
+from invert.metrics.edits import SPREADS, describe_leak, describe_moved, measure_effect
 from pretrained.directions import direction_names
 
 DEFAULT_METRICS = ("mse", "psnr", "ssim", "ms-ssim", "lpips-squeeze", "id-dlib")
@@ -115,7 +117,10 @@ def load_measures(metrics: Sequence[str], edits: Sequence[EditSpec], generator: 
     pairs = [(spec, as_edit(spec, directions[spec.name], generator)) for spec in specs]
     identities = [metric for metric in loaded if metric.key.startswith("id-")]
     measures = [_reconstruction(metric) for metric in loaded]
-    measures += [_edited(spec, edit, generator, identities) for spec, edit in pairs]
+    measures += [
+        _edited(spec, edit, generator, identities, str(directions[spec.name].quality.get("attribute")))
+        for spec, edit in pairs
+    ]
     strip, reason = (pairs, "") if pairs else _default_strip(generator)
     return Measures(measures, unavailable, strip, reason)
 
@@ -127,14 +132,24 @@ def _reconstruction(metric: PairMetric) -> Measure:
     return Measure((metric.description,), values)
 
 
-def _edited(spec: EditSpec, edit: Edit, generator: Generator, identities: Sequence[PairMetric]) -> Measure:
-    """Measure an edit: how consistent it is (LEC, of encoders alone), and how like themselves people stay."""
+def _edited(spec: EditSpec, edit: Edit, generator: Generator, identities: Sequence[PairMetric], attribute: str) -> Measure:
+    """Measure an edit: its consistency (LEC, of encoders alone), the identity kept, the attribute moved, and the leak."""
     unit = "latent units, over the encoder and the generator under test"
     forms = LatentDistance._fields
     descriptions = [Description(f"lec-{form} {spec}", f"LEC {spec}, {form}", False, 0.0, math.inf, unit) for form in forms]
     for metric in identities:
         named = replace(metric.description, key=f"{metric.key} {spec}", name=f"{metric.name} kept by {spec}")
         descriptions.append(named)
+    if attribute in SPREADS:
+        for described in (describe_moved(attribute), describe_leak(attribute)):
+            descriptions.append(replace(described, key=f"{described.key} {spec}", name=f"{described.name} by {spec}"))
+
+    def effect(before: Images, after: Images) -> list[Tensor]:
+        try:
+            found = measure_effect(before, after, attribute)
+        except ScorerError:  # Optional packages: the other figures stand without them.
+            return [torch.full((len(before),), math.nan)] * 2
+        return [found.moved * math.copysign(1, spec.strength), found.leak]
 
     @torch.no_grad()
     def values(inverter: Inverter, inversion: Inversion, images: Images) -> Float[Tensor, "rows batch"]:
@@ -144,6 +159,7 @@ def _edited(spec: EditSpec, edit: Edit, generator: Generator, identities: Sequen
             back = edit(inverter.encode(drawn), -spec.strength)
             rows = list(latent_distance(inversion.latent, back))
         rows += [metric.per_image(drawn, inversion.image) for metric in identities]
+        rows += effect(inversion.image, drawn) if attribute in SPREADS else []
         return torch.stack([row.double().cpu() for row in rows])
 
     return Measure(tuple(descriptions), values)

@@ -10,10 +10,10 @@ from generators.errors import UnknownName
 from invert.attributes import ATTRIBUTES
 from invert.errors import MetricError
 from invert.metrics import edits
-from invert.metrics.edits import describe_leak, describe_moved, edit_effect, score_images
+from invert.metrics.edits import SPREADS, describe_leak, describe_moved, edit_effect, measure_effect, score_images
 
 BEFORE = {"age": torch.tensor([40.0, 50.0]), "smile": torch.tensor([1.0, 1.2]), "yaw": torch.tensor([0.0, 8.0])}
-SPREADS = {"age": 10.0, "smile": 0.1, "yaw": 8.0}
+TOY_SPREADS = {"age": 10.0, "smile": 0.1, "yaw": 8.0}
 
 
 def moved(**by):
@@ -21,7 +21,7 @@ def moved(**by):
 
 
 def test_effect_and_leak_are_in_standard_deviations():
-    found = edit_effect(BEFORE, moved(age=20.0, smile=-0.1, yaw=4.0), SPREADS, "age")
+    found = edit_effect(BEFORE, moved(age=20.0, smile=-0.1, yaw=4.0), TOY_SPREADS, "age")
     assert found.moved.tolist() == pytest.approx([2, 2])
     assert found.leaks["smile"].tolist() == pytest.approx([-1, -1], rel=1e-5)
     assert found.leak.tolist() == pytest.approx([0.75, 0.75])
@@ -29,14 +29,14 @@ def test_effect_and_leak_are_in_standard_deviations():
 
 
 def test_an_edit_that_does_nothing_moves_and_leaks_nothing():
-    found = edit_effect(BEFORE, BEFORE, SPREADS, "smile")
+    found = edit_effect(BEFORE, BEFORE, TOY_SPREADS, "smile")
     assert found.moved.tolist() == found.leak.tolist() == [0, 0]
 
 
 def test_a_face_that_is_lost_has_no_value_and_costs_no_other_its():
     after = moved(age=10.0)
     after = {name: torch.tensor([float("nan"), values[1]]) for name, values in after.items()}
-    found = edit_effect(BEFORE, after, SPREADS, "age")
+    found = edit_effect(BEFORE, after, TOY_SPREADS, "age")
     assert found.moved[0].isnan()
     assert found.leak[0].isnan()
     assert found.moved[1] == 1
@@ -45,11 +45,11 @@ def test_a_face_that_is_lost_has_no_value_and_costs_no_other_its():
 
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(UnknownName, match="did you mean smile"):
-        edit_effect(BEFORE, BEFORE, SPREADS, "smiles")
+        edit_effect(BEFORE, BEFORE, TOY_SPREADS, "smiles")
     with pytest.raises(MetricError, match="without one: yaw"):
-        edit_effect(BEFORE, BEFORE, SPREADS | {"yaw": 0.0}, "age")
+        edit_effect(BEFORE, BEFORE, TOY_SPREADS | {"yaw": 0.0}, "age")
     with pytest.raises(MetricError, match="two or more"):
-        edit_effect({"age": BEFORE["age"]}, {"age": BEFORE["age"]}, SPREADS, "age")
+        edit_effect({"age": BEFORE["age"]}, {"age": BEFORE["age"]}, TOY_SPREADS, "age")
 
 
 def test_images_are_scored_one_by_one(monkeypatch):
@@ -65,3 +65,17 @@ def test_images_are_scored_one_by_one(monkeypatch):
 def test_the_descriptions_name_the_scorer():
     assert describe_moved("age").backbone == ATTRIBUTES["age"].how
     assert describe_leak("age").arrow == "↓"
+
+
+def test_two_sets_of_images_are_scored_and_compared(monkeypatch):
+    monkeypatch.setattr(
+        edits, "score_face", lambda photo, names: {name: float(photo.mean()) * SPREADS[name] / 255 for name in names}
+    )
+    black, white = torch.full((2, 3, 512, 512), -1.0), torch.ones(2, 3, 512, 512)
+    found = measure_effect(black, white, "smile")
+    assert found.moved.tolist() == pytest.approx([1, 1])
+    assert found.leaks.keys() == SPREADS.keys() - {"smile"}
+    assert found.leak.tolist() == pytest.approx([1, 1])
+    with pytest.raises(UnknownName, match="known spread"):
+        measure_effect(black, white, "hat")
+    assert SPREADS.keys() <= ATTRIBUTES.keys()

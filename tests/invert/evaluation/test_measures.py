@@ -1,0 +1,57 @@
+"""Is an edit that is evaluated also asked what it moved, and what it leaked?"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from editing.composition import parse_edits
+from editing.directions import Direction
+from invert.attributes import ScorerError
+from invert.evaluation import measures
+from invert.evaluation.measures import check_metrics, load_measures
+from invert.inversion import Inversion
+from invert.metrics.edits import EditEffect
+from pretrained.directions import save_direction
+
+
+@pytest.fixture
+def measure(tiny_generator, tmp_path):
+    """Measure a smile of strength -2 on two faces."""
+    direction = Direction.of("smile", torch.ones(32), tiny_generator.identity, quality={"attribute": "smile"})
+    save_direction(tmp_path / "smile.safetensors", direction)
+    specs = parse_edits([f"{tmp_path / 'smile.safetensors'}=-2"])
+    loaded = load_measures(["mse"], list(specs), tiny_generator, torch.device("cpu"))
+    latent = tiny_generator.w_avg.repeat(2, tiny_generator.num_ws, 1)
+    with torch.no_grad():
+        image = tiny_generator.synthesis(latent)
+
+    def figures():
+        rows, notes = loaded(lambda images: Inversion(latent, image), Inversion(latent, image), image)
+        return {key.partition(" ")[0].partition("#")[0]: value for key, value in rows[0].items()}, notes
+
+    return figures
+
+
+def test_what_moved_is_counted_in_the_direction_that_was_asked_for(measure, monkeypatch):
+    found = EditEffect(torch.tensor([-1.5, -1.0]), {"age": torch.tensor([0.5, 0.0]), "yaw": torch.tensor([-0.1, 0.0])})
+    monkeypatch.setattr(measures, "measure_effect", lambda before, after, attribute: found)
+    figures, _ = measure()
+    assert figures["moved-smile"] == 1.5
+    assert figures["leak-smile"] == pytest.approx(0.3)
+    assert figures["mse"] == 0
+
+
+def test_without_scorers_the_other_figures_stand(measure, monkeypatch):
+    def fail(*_):
+        raise ScorerError("not installed")
+
+    monkeypatch.setattr(measures, "measure_effect", fail)
+    figures, notes = measure()
+    assert figures["mse"] == 0
+    assert figures["leak-smile"] != figures["leak-smile"], "NaN"
+    assert "leak into others than smile [SD] by" in notes[0]
+
+
+def test_a_face_network_of_ones_own_is_known_by_its_file():
+    check_metrics(["id-arcface:some/file.pth", "mse"])
