@@ -252,6 +252,7 @@ def _edits(summary: Summary, pictures: _Pictures) -> str:
         return f"<p>None drawn: {_text(measures.strip_reason)}.</p>"
     labels = [str(spec) for spec, _ in measures.strip]
     places = [summary.contents.index(content) for content in summary.run.strip_faces]
+    places = [place for place in places if any(place not in m.failures and not m.unavailable for m in summary.methods)]
     strips = []
     for place in places:
         cells: list[list[str]] = []
