@@ -45,7 +45,8 @@ def map_sizes(
     Args:
         generator: whose layers.
         layers: that may change; None for all.
-        lowest: resolution from which on they may; ``LOCAL_FROM`` keeps edits where the mask is.
+        lowest: resolution from which on they may; ``LOCAL_FROM`` keeps edits where the mask is. The first layer of a
+            resolution starts from features of half of it, and so belongs to what is below.
         largest: side of the largest maps; finer layers get these enlarged, for memory's sake.
 
     Raises:
@@ -59,7 +60,8 @@ def map_sizes(
             " map belongs to a place; use a StyleGAN2, or StyleGAN1"
         )
     chosen = range(len(resolutions)) if layers is None else layers
-    sizes = [min(r, largest) if i in chosen and r >= lowest else 0 for i, r in enumerate(resolutions)]
+    starts = (resolutions[0], *resolutions)
+    sizes = [min(r, largest) if i in chosen and starts[i] >= lowest else 0 for i, r in enumerate(resolutions)]
     if not any(sizes):
         raise EditError(f"layers {sorted(chosen)}: none of them works at {lowest} px or more, so that nothing would change")
     return tuple(sizes)

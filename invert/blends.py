@@ -99,7 +99,7 @@ def edit_face(
 ) -> Blended:
     """Let an edit work in a part of a face alone.
 
-    As styles, only layers from ``LOCAL_FROM`` px on are edited, since coarser ones would spread what they change.
+    As styles, only layers from ``LOCAL_FROM`` px on are edited, and masks are not feathered, since both would spread it.
 
     Args:
         generator: of the latents.
@@ -128,7 +128,9 @@ def _put_together(
 ) -> Blended:
     device = generator.w_avg.device
     bare = torch.cat([mask.to(device) for mask in masks]).amax(0)
-    masks = [feather(mask.to(device), settings.feather) for mask in masks]
+    # A map that is enlarged for its layer fades out by itself: what edits in styles spread need not grow by feathering.
+    share = 0.0 if settings.space == "styles" and lowest else settings.feather
+    masks = [feather(mask.to(device), share) for mask in masks]
     code: Latent | None = None
     if settings.space == "styles":
         code = blend(latents, masks, map_sizes(generator, settings.layers, lowest))
@@ -142,6 +144,6 @@ def _put_together(
         for latent, mask in zip(latents[1:], masks, strict=True):
             image = torch.lerp(image, generator.synthesis(latent), mask)
     # Held against the masks as they were given: what feathering adds is not theirs.
-    share = float(share_inside(images[0][None].to(device), image, bare[None]))
+    inside = float(share_inside(images[0][None].to(device), image, bare[None]))
     whole = torch.cat(masks).amax(0).cpu()
-    return Blended(image[0].cpu(), code, whole, None if math.isnan(share) else share)
+    return Blended(image[0].cpu(), code, whole, None if math.isnan(inside) else inside)
