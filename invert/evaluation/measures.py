@@ -17,7 +17,7 @@ from editing.directions import Edit
 from editing.lec import LatentDistance, latent_distance
 from generators.base import Generator
 from generators.errors import ToolkitError
-from invert.attributes import ScorerError
+from invert.age_and_gender import ScorerError
 from invert.edits import as_edit, check_name, load_directions
 from invert.errors import MetricUnavailable
 from invert.inversion import Inversion, Inverter

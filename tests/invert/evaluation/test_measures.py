@@ -7,7 +7,7 @@ import torch
 
 from editing.composition import parse_edits
 from editing.directions import Direction
-from invert.attributes import ScorerError
+from invert.age_and_gender import ScorerError
 from invert.evaluation import measures
 from invert.evaluation.measures import check_metrics, load_measures
 from invert.inversion import Inversion
