@@ -457,7 +457,6 @@ def _carried(before: _Item, item: _Item, polished: Latent) -> Latent:
     return _combined([(1.0, polished), (-1.0, before.code), (1.0, item.code)])
 
 
-@torch.no_grad()
 def _drawn(items: Iterable[_Item], tools: Tools, recipe: Recipe) -> Iterator[Frame]:
     specs = recipe.edits_of(recipe.face if isinstance(recipe.face, int) else 0)
     edits: list[tuple[Edit, float]] = []
@@ -468,12 +467,18 @@ def _drawn(items: Iterable[_Item], tools: Tools, recipe: Recipe) -> Iterator[Fra
             continue
         if item.shot != shot:
             # Masks are found once a shot: in the aligned crop a mouth stays where it is, and steady masks do not flicker.
-            image = tools.generator.synthesis(item.code)[0] if any(spec.mask for spec in specs) else None
+            image = _draw(tools, item.code) if any(spec.mask for spec in specs) else None
             found = (as_edit(spec, tools.directions[spec.name], tools.generator, image, recipe.predictor) for spec in specs)
             edits, shot = [(edit, spec.strength) for edit, spec in zip(found, specs, strict=True)], item.shot
-        edited = tools.generator.synthesis(apply_edits(item.code, edits))[0].cpu()
-        before = tools.generator.synthesis(item.code)[0].cpu() if recipe.paste == "change" else None
+        edited = _draw(tools, apply_edits(item.code, edits))
+        before = _draw(tools, item.code) if recipe.paste == "change" else None
         yield paste_back(item.frame, edited, item.crop_from_photo, inverted=before, match_colour=True)
+
+
+@torch.no_grad()
+def _draw(tools: Tools, code: Latent) -> Float[Tensor, "3 height width"]:
+    # Not around the generator above: between two of its frames the projector needs gradients.
+    return tools.generator.synthesis(code)[0].cpu()
 
 
 def _write(output: Path, frames: Iterator[Frame], clip: Clip, recipe: Recipe) -> str:
