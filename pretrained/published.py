@@ -106,6 +106,15 @@ def read_components(path: Path, generator: Identity) -> Components:
         raise BrokenFile(f"{path}: {error}") from error
 
 
+def read_array(path: Path, max_bytes: int = 4 * 1024**3) -> Tensor:
+    """Read the one array or tensor of a NumPy or PyTorch file, as float32.
+
+    Raises:
+        BrokenFile: it cannot be read, is larger than ``max_bytes``, or holds something else.
+    """
+    return _array(path, _read(path, max_bytes))
+
+
 def _check_space(path: Path, generator: Identity) -> None:
     match = _INTERFACEGAN.match(path.stem)
     if match is None:
@@ -147,12 +156,15 @@ def _manipulate_layers(path: Path, value: Mapping[Any, Any]) -> tuple[int, ...] 
     return tuple(sorted(set(layers)))
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, max_bytes: int = MAX_BYTES) -> Any:
     """Read a file as an array, a tensor, or a dictionary of these, by its first bytes."""
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise BrokenFile(f"{path}: {size / 1e6:.0f} MB is too large for a direction")
-    data = path.read_bytes()
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise BrokenFile(f"{path}: {size / 1e6:.0f} MB is too large, expected at most {max_bytes / 1e6:.0f} MB")
+        data = path.read_bytes()
+    except OSError as error:
+        raise BrokenFile(f"{path}: it cannot be read ({error.strerror})") from error
     if data.startswith(b"\x93NUMPY"):
         return _read_npy(path, data)
     if data.startswith(b"PK") and _is_npz(path):
