@@ -41,7 +41,7 @@ from pretrained.directions import known_names, load_direction
 
 CALIBRATION_PSI = 0.7
 """Truncation of the faces that slopes are measured on."""
-CALIBRATION_STEPS = (-1.0, -0.5, 0.5, 1.0)
+CALIBRATION_STEPS = (-0.5, -0.25, 0.25, 0.5)
 """Where the slope is measured, in standard deviations of the codes along the direction."""
 MAX_STEP = 0.25
 """Longest step, as a part of the mean distance of codes from their mean. Three such steps, 6 latent units in the
@@ -58,7 +58,7 @@ class Recipe:
             it: 1 makes it orthogonal to them.
         layers: that it moves; None for all.
         max_step: longest step, in standard deviations of the attribute. Three whole ones of yaw would be a profile, three of
-            gender are no face that there is.
+            gender no face that there is, three of lightness glare or night.
         per_layer: learn a vector for each layer, in W+, from faces whose layers have styles of their own.
     """
 
@@ -80,22 +80,15 @@ RECIPES: Mapping[str, Recipe] = {
     "age": Recipe("age", {"gender": 0.6, "glasses": 1.0}, _layers(2, 10)),
     "smile": Recipe("smile", layers=_layers(0, 6)),
     "pose": Recipe("yaw", layers=_layers(0, 4), max_step=0.36),
-    "pitch": Recipe("pitch", {"smile": 0.5}, _layers(0, 4)),
+    "pitch": Recipe("pitch", {"smile": 0.5, "age": 1.0}, _layers(0, 4)),
     "gender": Recipe("gender", {"age": 0.4, "glasses": 1.0}, _layers(0, 8), max_step=0.5),
     "eyes_open": Recipe("eyes_open", {"gender": 1.0, "age": 1.0, "smile": 1.0, "glasses": 1.0}, _layers(3, 7)),
     "mouth_open": Recipe("mouth_open", {"smile": 1.0}, _layers(2, 7)),
-    "brows_raised": Recipe("brows_raised", {"eyes_open": 1.0, "pitch": 1.0}, _layers(2, 7)),
-    "full_lips": Recipe("full_lips", {"smile": 1.0, "mouth_open": 1.0}, _layers(2, 7)),
-    "face_width": Recipe("face_width", {"yaw": 1.0, "mouth_open": 1.0}, _layers(0, 5)),
-    "hair_light": Recipe("hair_light", {"skin_light": 1.0, "background": 1.0}, _layers(6, 15)),
-    "skin_light": Recipe("skin_light", {"light": 1.0, "background": 1.0}, _layers(6, 15)),
+    "hair_light": Recipe("hair_light", {"skin_light": 1.0, "background": 1.0}, _layers(6, 15), max_step=0.4),
+    "skin_light": Recipe("skin_light", {"light": 1.0, "background": 1.0}, _layers(6, 15), max_step=0.7),
     "red_lips": Recipe("red_lips", {"skin_light": 1.0}, _layers(6, 15)),
-    "beard": Recipe("beard", {"gender": 0.5, "light": 1.0, "mouth_open": 1.0}, _layers(3, 10)),
-    "light": Recipe("light", {"yaw": 1.0}, _layers(4, 15)),
-    "background": Recipe("background", {"skin_light": 1.0, "hair_light": 1.0}, _layers(5, 15)),
-    "glasses": Recipe("glasses", {"age": 0.5, "gender": 0.5}, _layers(0, 6)),
 }
-"""What is learnt where nothing else is said; those of them that turned out well ship with the toolkit."""
+"""The directions that ship, by name; any other attribute that has a scorer can be learnt as it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,7 +324,8 @@ def measure_slopes(
 ) -> dict[str, float]:
     """Measure how much each score changes per strength, by drawing faces moved by each of ``strengths``.
 
-    The slope is a straight line's through all scores of all faces, each face about its own mean.
+    The slope is a straight line's, face by face, and the mean of these without an eighth at either end: one that jumps
+    would else outweigh all others.
 
     Returns:
         Slopes by name; without those for which most pictures show no face, as all but a user's own where none are drawn.
@@ -345,5 +339,10 @@ def measure_slopes(
         complete = grid[np.isfinite(grid).all(1)]  # Faces that were found at every step.
         if 2 * len(complete) >= len(grid):
             x = np.asarray(strengths) - np.mean(strengths)
-            slopes[name] = float((complete @ x).mean() / (x @ x))
+            slopes[name] = _trimmed_mean(complete @ x / (x @ x))
     return slopes
+
+
+def _trimmed_mean(values: Float[np.ndarray, " n"]) -> float:
+    cut = max(1, len(values) // 8) if len(values) >= 4 else 0
+    return float(np.sort(values)[cut : len(values) - cut].mean())
