@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import csv
 import importlib
+import importlib.util
 import math
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -147,17 +148,24 @@ def import_scorer(text: str) -> Scorer:
     module_name, sign, function_name = text.partition(":")
     if not sign or not module_name or not function_name:
         raise ScorerError(f"scorer {text!r}: expected MODULE:FUNCTION, such as my_scorers:brightness")
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
     try:
-        function = getattr(importlib.import_module(module_name), function_name, None)
+        function = getattr(_import(module_name), function_name, None)
     except ImportError as error:
         raise ScorerError(f"scorer {text!r}: the module {module_name!r} cannot be imported ({error})") from error
-    finally:
-        sys.path.remove(folder)
     if not callable(function):
         raise ScorerError(f"scorer {text!r}: {module_name} has no function {function_name!r}")
     return _checked(text, function)
+
+
+def _import(name: str) -> ModuleType:
+    """Import a module, a file of the current folder before any that is installed."""
+    file = Path(*name.split(".")).with_suffix(".py")
+    spec = importlib.util.spec_from_file_location(name, file) if file.is_file() else None
+    if spec is None or spec.loader is None:
+        return importlib.import_module(name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _checked(text: str, function: Callable[[FaceReading], Any]) -> Scorer:
