@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
 
 Frame: TypeAlias = UInt8[np.ndarray, "height width 3"]
+AnyFrame: TypeAlias = UInt8[np.ndarray, "_ _ 3"]
+"""A frame that may differ in size from the one before: whether it does is what is checked."""
 Rate: TypeAlias = float | int | Fraction
 """Frames a second; a fraction keeps the rate of another video exactly."""
 
@@ -184,7 +186,7 @@ def _encode(
     return number
 
 
-def _of_one_size(frames: Iterable[Frame], path: Path) -> Iterator[Frame]:
+def _of_one_size(frames: Iterable[AnyFrame], path: Path) -> Iterator[AnyFrame]:
     """Pass frames on, at least one, all of the first one's size."""
     first: tuple[int, ...] | None = None
     for number, frame in enumerate(frames):

@@ -45,8 +45,8 @@ class Tuner:
             pivot: codes of the faces; they are kept.
 
         Returns:
-            The codes, what the tuned generator draws from them, and that generator. It is the copy with the lowest loss, also
-            when the user interrupts with Ctrl-C after the first step.
+            The codes, what the tuned generator draws from them, and that generator: the copy with the lowest loss, also when
+            the user interrupts with Ctrl-C after the first step.
         """
         target = resize(image, LOSS_RESOLUTION)
         tuned = copy.deepcopy(self.generator)
@@ -86,7 +86,7 @@ class Tuner:
 
 @dataclass(frozen=True)
 class TunedInverter:
-    """Find the code by another inverter, then tune the generator to it: one face at a time, since the weights are one's own."""
+    """Find the code by another inverter, then tune the generator to it: one face at a time, whose own the weights become."""
 
     inverter: Inverter
     tuner: Tuner

@@ -14,6 +14,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Each of several workers has a core of its own; torch reads this when it is first imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # How long an example takes says nothing on a machine that is busy with other things.
 settings.register_profile("stylegan-invert", deadline=None)
 settings.load_profile("stylegan-invert")

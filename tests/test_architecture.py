@@ -28,7 +28,7 @@ NEVER = {
     "generators": COMMAND_LINE | NETWORK | IMAGES | FILES,
     "encoders": COMMAND_LINE | NETWORK | FILES,
     "editing": COMMAND_LINE | NETWORK | IMAGES | FILES,
-    "pretrained": COMMAND_LINE | IMAGES,
+    "pretrained": COMMAND_LINE - {"tqdm"} | IMAGES,  # A download has a bar.
     "invert": {"requests"},
 }
 SOURCES = [path for package in MAY_IMPORT for path in sorted((REPOSITORY / package).rglob("*.py"))]

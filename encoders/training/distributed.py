@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -47,7 +47,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
             parameter.grad /= world_size()
 
 
-def gather(rows: Shaped[Tensor, n *rest]) -> Shaped[Tensor, all *rest]:
+def gather(rows: Float[Tensor, "n w_dim"]) -> Float[Tensor, "all w_dim"]:
     """Return the rows of all processes, in their order; every process gives equally many."""
     if not _is_on():
         return rows

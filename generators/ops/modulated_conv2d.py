@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from generators.ops import _triton
+from generators.ops.convolution import convolve, convolve_transposed
 from generators.ops.gradient import needs_gradient
 from generators.ops.modulate import resize_style
 from generators.ops.upfirdn2d import Filter, upfirdn2d
@@ -168,19 +169,19 @@ def conv2d_resample(
         pads = [pad + padding for pad in pads]
         # A 1x1 convolution looks at the kept pixels alone.
         if k == 1:
-            return F.conv2d(upfirdn2d(x, f, 1, down, pads, impl=impl), weight, groups=groups)
-        return F.conv2d(upfirdn2d(x, f, 1, 1, pads, impl=impl), weight, stride=down, groups=groups)
+            return convolve(upfirdn2d(x, f, 1, down, pads, impl=impl), weight, groups=groups)
+        return convolve(upfirdn2d(x, f, 1, 1, pads, impl=impl), weight, stride=down, groups=groups)
     if up == 1:
-        return F.conv2d(x, weight, padding=padding, groups=groups)
+        return convolve(x, weight, padding=padding, groups=groups)
     # What the transposed convolution adds on either side is taken off again: k - 1 before, k - up behind.
     pads = [(taps_x + up - 1) // 2, (taps_x - up) // 2, (taps_y + up - 1) // 2, (taps_y - up) // 2]
     if k == 1:
         pads = [pad + padding for pad in pads]
-        return upfirdn2d(F.conv2d(x, weight, groups=groups), f, up, 1, pads, gain=float(up**2), impl=impl)
+        return upfirdn2d(convolve(x, weight, groups=groups), f, up, 1, pads, gain=float(up**2), impl=impl)
     pads = [pad + padding - crop for pad, crop in zip(pads, (k - 1, k - up) * 2, strict=True)]
     per_group = weight.shape[0] // groups
     transposed = weight.reshape(groups, per_group, *weight.shape[1:]).transpose(1, 2).reshape(-1, per_group, k, k)
-    y = F.conv_transpose2d(x, transposed, stride=up, groups=groups)
+    y = convolve_transposed(x, transposed, stride=up, groups=groups)
     return upfirdn2d(y, f, 1, 1, pads, gain=float(up**2), impl=impl)
 
 
