@@ -79,9 +79,9 @@ def _layers(first: int, last: int) -> tuple[int, ...]:
 RECIPES: Mapping[str, Recipe] = {
     "age": Recipe("age", {"gender": 0.6, "glasses": 1.0}, _layers(2, 10)),
     "smile": Recipe("smile", layers=_layers(0, 6)),
-    "pose": Recipe("yaw", layers=_layers(0, 4), max_step=0.36),
+    "pose": Recipe("yaw", layers=_layers(0, 4), max_step=0.48),
     "pitch": Recipe("pitch", {"smile": 0.5, "age": 1.0}, _layers(0, 4)),
-    "gender": Recipe("gender", {"age": 0.4, "glasses": 1.0}, _layers(0, 8), max_step=0.5),
+    "gender": Recipe("gender", {"age": 0.4, "glasses": 1.0}, _layers(0, 8), max_step=0.38),
     "eyes_open": Recipe("eyes_open", {"gender": 1.0, "age": 1.0, "smile": 1.0, "glasses": 1.0}, _layers(3, 7)),
     "mouth_open": Recipe("mouth_open", {"smile": 1.0}, _layers(2, 7)),
     "hair_light": Recipe("hair_light", {"skin_light": 1.0, "background": 1.0}, _layers(6, 15), max_step=0.4),

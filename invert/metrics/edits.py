@@ -20,7 +20,7 @@ SPREADS: Mapping[str, float] = {
     "age": 12.68,
     "gender": 13.58,
     "smile": 0.1517,
-    "yaw": 19.46,
+    "yaw": 16.20,
     "pitch": 7.430,
     "mouth_open": 0.08117,
     "eyes_open": 0.05441,

@@ -13,7 +13,7 @@ import invert.attributes
 from generators.errors import UnknownName
 from invert.age_and_gender import ScorerError
 from invert.attributes import ATTRIBUTES, FaceReading, score_face, scorer
-from invert.landmarks import find_predictor
+from invert.landmarks import Face, find_predictor
 
 GEOMETRIC = ["smile", "yaw", "pitch", "roll", "mouth_open", "eyes_open", "brows_raised", "full_lips", "face_width"]
 
@@ -38,7 +38,9 @@ def drawn_landmarks(**moved: tuple[float, float]) -> np.ndarray:
 
 def score(name: str, points: np.ndarray) -> float:
     reading = FaceReading(np.zeros((256, 256, 3), np.uint8))
-    reading.__dict__["landmarks"] = points  # Where the cached property keeps it.
+    reading.__dict__["landmarks"] = points  # Where the cached properties keep it.
+    five = np.stack([points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]])
+    reading.__dict__["_faces"] = [Face((60.0, 60.0, 200.0, 220.0), 1.0, five)]
     return scorer(name)(reading)
 
 
