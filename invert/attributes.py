@@ -245,7 +245,7 @@ ATTRIBUTES: Mapping[str, Attribute] = {
         Attribute("age", "older", "years", _NETWORKS, _age),
         Attribute("gender", "more masculine", "log odds", _NETWORKS, _gender),
         Attribute("smile", "more smile", "eye distances", f"{_LANDMARKS}: width and lift of the mouth", _smile),
-        Attribute("yaw", "face turns to image right", "degrees, about", "MTCNN's five landmarks: nose between the eyes", _yaw),
+        Attribute("yaw", "face turns to image right", "degrees, about", "MTCNN's landmarks: nose between the eyes", _yaw),
         Attribute("pitch", "face turns up", "degrees, about", f"{_LANDMARKS}: nose between eyes and lip", _pitch),
         Attribute("roll", "head leans clockwise", "degrees", f"{_LANDMARKS}: slope of the eyes", _roll),
         Attribute("mouth_open", "mouth further open", "eye distances", f"{_LANDMARKS}: gap of the lips", _mouth_open),

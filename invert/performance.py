@@ -61,6 +61,35 @@ class CompileCost:
         return f"{figures}, {self.compile_seconds:.0f} s to compile: {verdict}"
 
 
+def compile_synthesis(generator: Generator) -> None:
+    """Let ``torch.compile`` make the generator faster, and draw one image with it, which takes up to a minute.
+
+    It pays for many images; ``doctor --benchmark`` says for how many.
+
+    Raises:
+        ToolkitError: PyTorch cannot compile here: it needs a C++ compiler on a CPU.
+    """
+    import torch
+
+    from generators.errors import ToolkitError
+
+    _compile(generator)
+    try:
+        with torch.no_grad():
+            generator.synthesis(generator.w_avg.repeat(1, generator.num_ws, 1))
+    except RuntimeError as error:  # What the compiler's own errors are, too.
+        reason = str(error).strip().splitlines()[0]
+        raise ToolkitError(f"PyTorch cannot compile the generator here ({reason}): leave --compile out") from error
+
+
+def _compile(generator: Generator) -> None:
+    import torch._dynamo
+
+    # Every layer has sizes of its own; after eight of them PyTorch would go on uncompiled, and complain.
+    torch._dynamo.config.recompile_limit = 64
+    generator.synthesis.compile()  # type: ignore[attr-defined]
+
+
 def compare_compiled(generator: Generator, repeats: int = 5) -> CompileCost:
     """Measure what ``generator.synthesis.compile()`` costs and gains for one image; the generator stays compiled.
 
@@ -79,7 +108,7 @@ def compare_compiled(generator: Generator, repeats: int = 5) -> CompileCost:
 
     draw()
     eager = statistics.median(draw() for _ in range(repeats))
-    generator.synthesis.compile()  # type: ignore[attr-defined]
+    _compile(generator)
     first = draw()
     compiled = statistics.median(draw() for _ in range(repeats))
     return CompileCost(eager, compiled, first - compiled)

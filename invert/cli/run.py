@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     "-o", "--output", default="stylegan-invert-out", show_default=True, type=click.Path(path_type=Path), metavar="DIR",
     help="Where the results go.",
 )  # fmt: skip
+@click.option("--compile", "compiled", is_flag=True,
+              help="Compile the generator first: a minute or two, for many photos (see doctor --benchmark).")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON on standard output.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and stop.")
 def command(
@@ -33,6 +35,7 @@ def command(
     recipe_file: Path | None,
     output: Path,
     device: str,
+    compiled: bool,
     as_json: bool,
     dry_run: bool,
     **_: Any,  # The entries of a recipe; see resolve_recipe.
@@ -51,7 +54,7 @@ def command(
         raise click.UsageError("give one photo or more, or --demo" if not photos else "give either photos or --demo")
     from generators.errors import ToolkitError
     from invert.errors import OutputError
-    from invert.performance import keep_freed_memory
+    from invert.performance import compile_synthesis, keep_freed_memory
     from invert.photo import demo_photo, find_photos
     from invert.pipeline import process_photo, unique_stems
     from pretrained.errors import BrokenFile, DownloadFailed
@@ -68,6 +71,8 @@ def command(
         _check_writable(output)
         progress = Progress()
         tools = load_tools(recipe, chosen, progress.on_step)
+        if compiled:
+            compile_synthesis(tools.generator)
     except (BrokenFile, DownloadFailed):
         raise  # No mistake in the command.
     except ToolkitError as error:
