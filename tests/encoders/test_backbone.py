@@ -42,7 +42,7 @@ def test_the_weights_of_torchvision_fit_and_mean_the_same(backbone):
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     expected = published.features((image / 2 + 0.5 - mean) / std)
-    torch.testing.assert_close(own(image)[2], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(own(image)[2], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_gradients_reach_the_image(backbone):

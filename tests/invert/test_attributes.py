@@ -176,6 +176,7 @@ def test_a_users_own_scorer_is_a_function_of_a_reading():
     assert score_face(face, {"brightness": lambda reading: float(reading.face.mean())}) == {"brightness": 7.0}
 
 
+@pytest.mark.usefixtures("landmark_model")
 def test_a_picture_without_a_face_scores_nan_but_for_scorers_that_need_none(monkeypatch):
     looks = []
     monkeypatch.setattr(invert.attributes, "find_faces", lambda face: looks.append(1) or [])

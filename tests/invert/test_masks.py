@@ -103,6 +103,7 @@ def test_parts_lie_where_a_face_has_them(face, points, monkeypatch):
     assert at["hair"][1] < at["eyes"][1] < at["jaw"][1]
 
 
+@pytest.mark.usefixtures("landmark_model")
 def test_parts_that_hold_or_exclude_each_other_do(face):
     parts = {part: part_mask(face, part) > 0 for part in PARTS}
     assert torch.equal(parts["eyes"], parts["left_eye"] | parts["right_eye"])

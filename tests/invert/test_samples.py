@@ -16,6 +16,7 @@ from generators.errors import ToolkitError
 from generators.stylegan1 import StyleGAN1
 from generators.stylegan2 import StyleGAN2
 from generators.stylegan3 import StyleGAN3
+from invert.attributes import VERSION
 from invert.errors import NoFaceFound
 from invert.samples import Samples, face_file, read_face, sample_codes, sample_folder, sample_w_plus
 from pretrained.errors import BrokenFile
@@ -101,7 +102,7 @@ def test_samples_of_another_generator_are_not_mixed(tiny_generator, tmp_path):
 @pytest.mark.parametrize("name", ["samples.json", "codes.safetensors", "scores.csv", "faces/000001.png"])
 def test_damaged_files_are_named(tiny_generator, tmp_path, name):
     sample_folder(tmp_path, tiny_generator, 4, scorers={"brightness": brightness})
-    (tmp_path / name).write_text("index (scorers 2),a\n0,x" if name.endswith("csv") else "damaged")
+    (tmp_path / name).write_text(f"index (scorers {VERSION}),a\n0,x" if name.endswith("csv") else "damaged")
     if name.endswith("png"):
         (tmp_path / "scores.csv").unlink()
     with pytest.raises(BrokenFile, match=name.rsplit("/", 1)[-1]):
