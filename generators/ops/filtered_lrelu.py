@@ -19,6 +19,7 @@ from torch import Tensor
 from generators.ops import _triton
 from generators.ops.bias_act import bias_act
 from generators.ops.gradient import needs_gradient
+from generators.ops.layout import empty_in_layout_of
 from generators.ops.upfirdn2d import Image, Resampled, Resampling, upfirdn2d
 
 if TYPE_CHECKING:
@@ -149,8 +150,7 @@ def _launch(
     """Run the kernel; it writes ``slopes``, or reads them, where there are any."""
     (before, fu), (after, fd) = stages
     (out_h, out_w), up, down = after.out_size, before.up[0], after.down[0]
-    layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-    y = torch.empty((*x.shape[:2], out_h, out_w), dtype=x.dtype, device=x.device, memory_format=layout)
+    y = empty_in_layout_of(x, (*x.shape[:2], out_h, out_w))
     accumulator = torch.promote_types(x.dtype, torch.float32)
     # Three rounds of TensorFloat-32 are as good as float32, and one as good as half precision.
     precision = {torch.float64: "ieee", torch.float32: "tf32x3"}.get(x.dtype, "tf32")

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from generators.ops.layout import empty_in_layout_of
+
 
 def inverse_haar(bands: Float[Tensor, "batch four_c h w"]) -> Float[Tensor, "batch c double_h double_w"]:
     """Join sub-bands to an image of twice the size and a quarter of the channels.
@@ -28,7 +30,7 @@ class _Join(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, bands: Tensor) -> Tensor:
         batch, four_c, height, width = bands.shape
-        image = _empty_like(bands, (batch, four_c // 4, 2 * height, 2 * width))
+        image = empty_in_layout_of(bands, (batch, four_c // 4, 2 * height, 2 * width))
         top_left, top_right, bottom_left, bottom_right = _pixels(image)
         low, lh, hl, hh = _bands(bands)
         sums, differences, details, cross = low + lh, low - lh, hl + hh, hl - hh
@@ -47,7 +49,7 @@ class _Split(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor) -> Tensor:
         batch, channels, height, width = image.shape
-        bands = _empty_like(image, (batch, 4 * channels, height // 2, width // 2))
+        bands = empty_in_layout_of(image, (batch, 4 * channels, height // 2, width // 2))
         top_left, top_right, bottom_left, bottom_right = _pixels(image)
         low, lh, hl, hh = _bands(bands)
         top, bottom = top_left + top_right, bottom_left + bottom_right
@@ -72,8 +74,3 @@ def _bands(bands: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """View the four sub-bands."""
     channels = bands.shape[1] // 4
     return bands[:, :channels], bands[:, channels::3], bands[:, channels + 1 :: 3], bands[:, channels + 2 :: 3]
-
-
-def _empty_like(x: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
-    layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)

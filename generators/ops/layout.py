@@ -15,3 +15,13 @@ def fast_layout(x: Float[Tensor, "batch c height width"]) -> Float[Tensor, "batc
     102 and 94, 57 and 55. Transposed, 64 to 32 channels, 512 px: 97 and 65, 110 and 28. FIR, 32 at 1025 px: 44 and 22.
     """
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+
+def layout_of(x: Float[Tensor, "batch c height width"]) -> torch.memory_format:
+    """Return the order that features lie in: side by side if they may be read so, else apart."""
+    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+
+
+def empty_in_layout_of(x: Float[Tensor, "batch c height width"], shape: tuple[int, ...]) -> Float[Tensor, "_ _ _ _"]:
+    """Return room for features of another shape, in the same order, precision and place."""
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout_of(x))

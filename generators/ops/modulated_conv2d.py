@@ -22,6 +22,7 @@ from torch import Tensor
 from generators.ops import _triton
 from generators.ops.convolution import convolve, convolve_transposed
 from generators.ops.gradient import needs_gradient
+from generators.ops.layout import layout_of
 from generators.ops.modulate import resize_style
 from generators.ops.upfirdn2d import Filter, upfirdn2d
 
@@ -222,7 +223,7 @@ class _Demodulate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, variance: Tensor) -> Tensor:
         ctx.save_for_backward(y, variance)
-        layout = torch.channels_last if y.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        layout = layout_of(y)
         y = y.contiguous(memory_format=layout)
         per_pixel = variance.shape[2:] != (1, 1)
         variance = variance.contiguous(memory_format=layout if per_pixel else torch.contiguous_format)

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from generators.ops import _triton
+from generators.ops.layout import empty_in_layout_of
 
 if TYPE_CHECKING:
     import triton.language as tl  # type: ignore[import-untyped, import-not-found]
@@ -331,9 +332,8 @@ def _on_triton(x: Tensor, f: Tensor, shape: Resampling, flip_filter: bool, gain:
 
 
 def _launch(x: Tensor, f: Tensor, shape: Resampling) -> Tensor:
-    layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     (out_h, out_w), (up_x, up_y), (left, _, top, _) = shape.out_size, shape.up, shape.pads
-    y = torch.empty((*x.shape[:2], out_h, out_w), dtype=x.dtype, device=x.device, memory_format=layout)
+    y = empty_in_layout_of(x, (*x.shape[:2], out_h, out_w))
     accumulator = torch.promote_types(x.dtype, torch.float32)
     f = f.to(x.device, accumulator).contiguous()
     block_x = min(128, _triton.power_of_2(out_w))
