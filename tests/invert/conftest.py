@@ -39,3 +39,17 @@ def encoder_file(tiny_encoder, tiny_generator, tmp_path):
     path = tmp_path / "tiny-encoder.safetensors"
     save_encoder(path, tiny_encoder, tiny_generator.identity)
     return path
+
+
+@pytest.fixture
+def wider(tiny_generator, tmp_path):
+    """The file of a direction that adds 2 to the second entry of each style."""
+    import torch
+
+    from editing.directions import Direction
+    from pretrained.directions import save_direction
+
+    vector = torch.zeros(tiny_generator.w_dim)
+    vector[1] = 2
+    save_direction(tmp_path / "wider.safetensors", Direction.of("wider", vector, tiny_generator.identity))
+    return str(tmp_path / "wider.safetensors")

@@ -13,22 +13,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 from editing.composition import EditSpec
-from editing.directions import Direction
 from editing.lec import LEC
 from invert.cli.main import cli
 from invert.consistency import Row, as_markdown, means, read_rows
 from invert.evaluation.runner import Plan, evaluate
 from invert.inverters import EncoderInverter, load_inverter
 from invert.photo import read_photo, to_tensor
-from pretrained.directions import load_direction, save_direction
-
-
-@pytest.fixture
-def wider(tiny_generator, tmp_path):
-    vector = torch.zeros(tiny_generator.w_dim)
-    vector[1] = 2
-    save_direction(tmp_path / "wider.safetensors", Direction.of("wider", vector, tiny_generator.identity))
-    return str(tmp_path / "wider.safetensors")
+from pretrained.directions import load_direction
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from editing.composition import EditSpec
-from editing.directions import Direction
 from editing.errors import EditError
 from generators.base import Identity
 from generators.errors import LatentMismatch, ToolkitError, UnknownName
@@ -15,16 +14,6 @@ from invert.latents import save_latent
 from invert.photo import write_image
 from invert.pipeline import Tools, process_photo
 from invert.recipe import parse_recipe
-from pretrained.directions import save_direction
-
-
-@pytest.fixture
-def wider(tiny_generator, tmp_path):
-    """A direction that adds 2 to the second entry of each style."""
-    vector = torch.zeros(tiny_generator.w_dim)
-    vector[1] = 2
-    save_direction(tmp_path / "wider.safetensors", Direction.of("wider", vector, tiny_generator.identity))
-    return str(tmp_path / "wider.safetensors")
 
 
 @pytest.fixture
