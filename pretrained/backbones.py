@@ -1,26 +1,23 @@
 """Where do the networks of published metrics come from? Files that their authors publish, fetched once and checked.
 
 Looked for in this order: a file of the published name in the cache, then where torch keeps what it downloads, then the
-address that the authors name.
+address that the authors name, or a mirror (see ``pretrained.downloads``).
 """
 
 from __future__ import annotations
 
 import logging
-import socket
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from pretrained.cache import cache_folder, sha256
+from pretrained.downloads import download, mirrored
 from pretrained.errors import BrokenFile, DownloadFailed
 
 logger = logging.getLogger(__name__)
-
-TIMEOUT_SEC = 15.0
 
 
 @dataclass(frozen=True)
@@ -43,14 +40,14 @@ class Backbone:
         return next((path for path in self._places() if path.is_file()), None)
 
     def fetch(self) -> Path:
-        """Return the file, downloading it where it is missing or damaged.
+        """Return the file, downloading it into the cache where it is missing or damaged.
 
         Raises:
             DownloadFailed: it is not here, and could not be fetched.
         """
         for file in self._places():
             if file.is_file():
-                if sha256(file).startswith(self.sha256_prefix):
+                if self._is_whole(file):
                     return file
                 logger.warning("%s is damaged (SHA-256 does not begin with %s): not used", file, self.sha256_prefix)
         return self._download()
@@ -74,19 +71,21 @@ class Backbone:
     def _places(self) -> tuple[Path, Path]:
         return cache_folder() / self.file_name, Path(torch.hub.get_dir()) / "checkpoints" / self.file_name
 
+    def _is_whole(self, file: Path) -> bool:
+        return sha256(file).startswith(self.sha256_prefix)
+
     def _download(self) -> Path:
-        file = self._places()[1]
-        timeout = socket.getdefaulttimeout()
+        file = self._places()[0]
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            socket.setdefaulttimeout(TIMEOUT_SEC)  # torch sets none: behind a silent firewall it would wait for minutes.
-            torch.hub.download_url_to_file(self.url, str(file), hash_prefix=self.sha256_prefix or None, progress=False)
-        except (OSError, RuntimeError, HTTPException) as error:
+            download(self.url, file, logger.info)
+        except (DownloadFailed, BrokenFile, OSError) as error:  # A page in place of weights is no weights, either.
+            raise DownloadFailed(f"{self.what} is not here: {error}") from error
+        if not self._is_whole(file):
+            file.unlink()
             raise DownloadFailed(
-                f"{self.what} could not be fetched from {self.url} ({error}); put that file into {cache_folder()} by hand"
-            ) from error
-        finally:
-            socket.setdefaulttimeout(timeout)
+                f"{self.what}: what came from {mirrored(self.url)} has no SHA-256 of {self.sha256_prefix}...; it was"
+                f" deleted: put a whole {self.file_name} into {file.parent} by hand"
+            )
         return file
 
 

@@ -18,7 +18,7 @@ from pretrained.errors import BrokenFile, DownloadFailed
 
 MIRROR = "STYLEGAN_INVERT_MIRROR"
 """Environment variable: the address of a folder that has the same files."""
-TIMEOUT_SEC = 30.0
+TIMEOUT_SEC = 15.0
 """Of silence; a transfer may take as long as it takes."""
 CHUNK = 1 << 20
 ENOUGH, DONE, GONE = 206, 200, 416

@@ -1,13 +1,16 @@
-"""What do the tests of weights share? A cache of their own, and a writer of the published files for tiny networks."""
+"""What do the tests of weights share? A cache and a server of their own, and a writer of the published files."""
 
 from __future__ import annotations
 
 import collections
 import hashlib
 import pickle
+import re
 import sys
+import threading
 import types
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -49,6 +52,42 @@ class IrWriter:
         layers, edges = "\n".join(self.layers), "\n".join(self.edges)
         head = "<?xml version='1.0'?>\n<net name='n' version='10'>"
         return f"{head}\n<layers>\n{layers}\n</layers>\n<edges>\n{edges}\n</edges>\n</net>".encode()
+
+
+class Server:
+    """A server on this machine that can break off, forget ranges, change its file or answer nonsense."""
+
+    def __init__(self):
+        self.content, self.etag, self.status, self.break_after, self.has_ranges = b"", '"one"', 200, None, True
+        self.requests = []
+        state = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                state.requests.append((self.path, self.headers["Range"]))
+                wanted = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+                is_same = self.headers["If-Range"] == state.etag
+                start = int(wanted[1]) if wanted and is_same and state.has_ranges else 0
+                if wanted and is_same and start >= len(state.content):
+                    self.send_error(416)
+                    return
+                body = state.content[start:]
+                self.send_response(206 if start else state.status)
+                self.send_header("Content-Length", str(len(body)))
+                if state.etag:
+                    self.send_header("ETag", state.etag)
+                if start:
+                    self.send_header("Content-Range", f"bytes {start}-{len(state.content) - 1}/{len(state.content)}")
+                self.end_headers()
+                self.wfile.write(body if state.break_after is None else body[: state.break_after])
+
+            def log_message(self, *_):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.handle_error = lambda *_: None  # Connections that a test breaks off are no news.
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/files/face.pkl"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
 
 def write_mapping(state, reshape_bias=True):
@@ -108,6 +147,15 @@ def write_synthesis(state):
     bias = np.asarray(state["synthesis.to_image.conv.bias"]).reshape(1, -1, 1, 1)
     ir.layer("Result", "img", ir.layer("Add", "rgb.biased", x, ir.const(f"{name}.bias", bias)))
     return ir
+
+
+@pytest.fixture
+def server():
+    """Return a server for as long as a test runs; the test gives it its content."""
+    server = Server()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
 
 
 @pytest.fixture

@@ -3,63 +3,94 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
-import urllib.error
 from http.client import IncompleteRead
+from urllib.error import URLError
 
 import pytest
 import torch
 
-from pretrained import backbones
+from pretrained import backbones, downloads
 from pretrained.backbones import FACENET, INCEPTION, Backbone, load_facenet, load_inception
+from pretrained.downloads import MIRROR
 from pretrained.errors import BrokenFile, DownloadFailed
 
 
 @pytest.fixture
-def published(tmp_path):
-    """A backbone whose file lies outside of all the places where it is looked for."""
-    file = tmp_path / "published.pth"
+def published(server):
+    """A backbone whose file a server has."""
+    file = io.BytesIO()
     torch.save({"weight": torch.arange(3.0)}, file)
-    prefix = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-    return Backbone("a small network", f"{file.as_uri().replace('file:///', 'file://localhost/')}", prefix)
+    server.content = file.getvalue()
+    return Backbone("a small network", server.url, hashlib.sha256(server.content).hexdigest()[:8])
 
 
-def test_it_is_downloaded_once(cache, published, tmp_path):
+def test_it_is_downloaded_once(cache, published, server):
     assert published.local_file() is None
     assert published.state_dict()["weight"].tolist() == [0, 1, 2]
-    (tmp_path / "published.pth").unlink()
     assert published.state_dict()["weight"].tolist() == [0, 1, 2]
+    assert len(server.requests) == 1
+    assert list(cache.iterdir()) == [cache / published.file_name]
 
 
-def test_a_file_put_into_the_cache_by_hand_is_taken(cache, published, tmp_path):
-    (tmp_path / "published.pth").rename(cache / "published.pth")
-    assert published.local_file() == published.fetch() == cache / "published.pth"
+def test_an_interrupted_download_goes_on(cache, published, server):
+    server.break_after = 100
+    with pytest.raises(DownloadFailed, match=r"a small network is not here: http.*run it again to go on"):
+        published.fetch()
+    server.break_after = None
+    assert published.fetch().read_bytes() == server.content
+    assert server.requests[-1][1] == "bytes=100-"
 
 
-def test_a_damaged_file_is_not_used_and_fetched_again(cache, published, caplog):
-    (cache / "published.pth").write_bytes(b"half a file")
-    assert published.fetch() != cache / "published.pth"
-    assert "damaged" in caplog.text
-    assert (cache / "published.pth").read_bytes() == b"half a file", "a user's file is left alone"
+def test_a_mirror_takes_the_place_of_the_address(cache, published, server, monkeypatch):
+    monkeypatch.setenv(MIRROR, server.url.rpartition("/")[0])
+    elsewhere = Backbone(
+        "a small network", f"https://example.invalid/somewhere/{published.file_name}", published.sha256_prefix
+    )
+    assert elsewhere.fetch().read_bytes() == server.content
 
 
-def test_a_download_with_another_hash_is_refused(cache, published, tmp_path):
-    (tmp_path / "published.pth").write_bytes(b"something else")
-    with pytest.raises(DownloadFailed, match="invalid hash"):
+def test_a_web_page_is_no_network(cache, published, server):
+    server.content = b"<!DOCTYPE html><title>Log in</title>"
+    with pytest.raises(DownloadFailed, match=r"a small network is not here: http.*a web page in place of weights"):
         published.fetch()
     assert published.local_file() is None
 
 
-@pytest.mark.parametrize(
-    "error", [urllib.error.URLError("no route"), ConnectionResetError("reset"), RuntimeError("odd"), IncompleteRead(b"")]
-)
+def test_a_file_put_into_the_cache_by_hand_is_taken(cache, published, server):
+    (cache / published.file_name).write_bytes(server.content)
+    assert published.local_file() == published.fetch() == cache / published.file_name
+    assert server.requests == []
+
+
+def test_a_damaged_file_is_not_used_and_fetched_again(cache, published, server, caplog):
+    (cache / published.file_name).write_bytes(b"half a file")
+    assert published.fetch().read_bytes() == server.content
+    assert "damaged" in caplog.text
+
+
+def test_a_download_with_another_hash_is_refused(cache, published, server):
+    server.content = b"something else"
+    with pytest.raises(DownloadFailed, match=f"no SHA-256 of {published.sha256_prefix}[.]+; it was deleted.*{cache}"):
+        published.fetch()
+    assert published.local_file() is None
+
+
+@pytest.mark.parametrize("error", [URLError("no route"), ConnectionResetError("reset"), IncompleteRead(b"")])
 def test_a_failing_download_names_the_address_and_the_folder(cache, monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
-    with pytest.raises(DownloadFailed, match=rf"Inception.*https://github\.com/.*6726825d\.pth.*{cache}.*by hand"):
+    monkeypatch.setattr(downloads, "urlopen", fail)
+    with pytest.raises(DownloadFailed, match=rf"Inception.*https://github\.com/.*6726825d\.pth.*{cache} by hand"):
         INCEPTION.fetch()
+
+
+def test_a_folder_that_cannot_be_written_is_told(cache, published):
+    (cache / f".{published.file_name}.part").mkdir()
+    with pytest.raises(DownloadFailed, match=r"a small network is not here: .*Is a directory"):
+        published.fetch()
 
 
 class Trap:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -20,48 +17,10 @@ from pretrained.loading import load_generator
 CONTENT = bytes(range(256)) * 4000
 
 
-class Server:
-    """A server on this machine that can break off, forget ranges, change its file or answer nonsense."""
-
-    def __init__(self):
-        self.content, self.etag, self.status, self.break_after, self.has_ranges = CONTENT, '"one"', 200, None, True
-        self.requests = []
-        state = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                state.requests.append((self.path, self.headers["Range"]))
-                wanted = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-                is_same = self.headers["If-Range"] == state.etag
-                start = int(wanted[1]) if wanted and is_same and state.has_ranges else 0
-                if wanted and is_same and start >= len(state.content):
-                    self.send_error(416)
-                    return
-                body = state.content[start:]
-                self.send_response(206 if start else state.status)
-                self.send_header("Content-Length", str(len(body)))
-                if state.etag:
-                    self.send_header("ETag", state.etag)
-                if start:
-                    self.send_header("Content-Range", f"bytes {start}-{len(state.content) - 1}/{len(state.content)}")
-                self.end_headers()
-                self.wfile.write(body if state.break_after is None else body[: state.break_after])
-
-            def log_message(self, *_):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.handle_error = lambda *_: None  # Connections that a test breaks off are no news.
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/files/face.pkl"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-
 @pytest.fixture
-def server():
-    server = Server()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
+def server(server):
+    server.content = CONTENT
+    return server
 
 
 @pytest.fixture
