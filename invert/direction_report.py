@@ -9,11 +9,11 @@ from pathlib import Path
 from editing.directions import Direction
 from generators.base import Identity
 from generators.errors import LatentMismatch
-from invert.measure import JITTER, STRENGTHS, Measured
+from invert.measure import JITTER, SIMILARITY_AT, STRENGTHS, Measured
 from pretrained.directions import load_direction
 
 ACCURACY, RISING, SIMILARITY = 0.90, 0.95, 0.6
-"""Promised: held-out accuracy, share of faces whose attribute rises at every step, cosine of descriptors within 2."""
+"""Promised: held-out accuracy, share of faces whose attribute rises at every step, cosine of descriptors at both ends."""
 _LEAK = 0.25
 """Standard deviations of another attribute, per strength, from which it is named."""
 
@@ -33,12 +33,12 @@ def report(
         published: folder of directions of others, ``NAME.pt`` or ``NAME.npy``; None adds no column.
     """
     columns = ["direction", "accuracy", "rises at every step", f"but for {JITTER:g} SD", "strength 1 = SD",
-               "similarity within 2 (mean, least)", "moves with it (SD)"]  # fmt: skip
+               f"similarity at {SIMILARITY_AT:g} (mean, least)", "moves with it (SD)"]  # fmt: skip
     rows = [[*columns, *(["cosine with published"] if published else [])]]
     rows.append(["---"] * len(rows[0]))
     for name, direction in directions.items():
         measured = results[name]
-        similarity = measured.similarity_within(2.0)
+        similarity = measured.similarity_at_ends()
         row = [
             f"`{direction.name}`",
             _number(direction.quality.get("held_out_accuracy"), "{:.2f}"),
@@ -74,15 +74,17 @@ def missed(directions: Mapping[str, Direction], results: Mapping[str, Measured])
                 f" {measured.rising():.0%} of faces ({measured.rising(JITTER):.0%} but for falls below {JITTER:g} SD),"
                 f" {RISING:.0%} asked for"
             )
-        similarity = measured.similarity_within(2.0)
+        similarity = measured.similarity_at_ends()
         if similarity is not None and similarity[1] < SIMILARITY:
-            lines.append(f"{direction.name}: similarity falls to {similarity[1]:.2f} within 2, {SIMILARITY:g} asked for")
+            lines.append(
+                f"{direction.name}: similarity falls to {similarity[1]:.2f} at {SIMILARITY_AT:g}, {SIMILARITY:g} asked for"
+            )
     return lines
 
 
 def with_figures(direction: Direction, measured: Measured) -> Direction:
     """Write the figures into a direction's card."""
-    similarity = measured.similarity_within(2.0)
+    similarity = measured.similarity_at_ends()
     figures = {
         "rising": round(measured.rising(), 3),
         "rising_but_for_jitter": round(measured.rising(JITTER), 3),

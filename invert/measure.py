@@ -30,6 +30,8 @@ from pretrained.cache import whole_file
 STRENGTHS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 TRUNCATION_PSI = 0.7
 """Of the faces that are moved."""
+SIMILARITY_AT = 2.0
+"""How far to both sides faces must still be the same person's. Describing them at every step would take too long."""
 MAX_FACES = 1000
 JITTER = 0.1
 """Standard deviations of an attribute by which its score may fall and still count as level: what scores of one and the same
@@ -47,7 +49,8 @@ class Measured:
         attribute: that it is meant to raise.
         scores: by attribute, for each face and each of ``STRENGTHS``; NaN where no face was found.
         deviations: of each attribute over the unedited faces.
-        similarity: cosine of face descriptors with the unedited face; None where no descriptor is installed.
+        similarity: cosine of face descriptors with the unedited face, NaN but at ``SIMILARITY_AT`` to both sides and at 0;
+            None where no descriptor is installed.
     """
 
     attribute: str
@@ -79,11 +82,11 @@ class Measured:
         complete = scores[torch.isfinite(scores).all(1)]
         return float((complete @ x[near]).mean() / x[near].square().sum() / self.deviations[attribute])
 
-    def similarity_within(self, strength: float) -> tuple[float, float] | None:
-        """Return mean and minimum of the similarity at both ends of a range; None where it was not measured."""
+    def similarity_at_ends(self) -> tuple[float, float] | None:
+        """Return mean and minimum of the similarity at ``SIMILARITY_AT`` to both sides; None where it was not measured."""
         if self.similarity is None:
             return None
-        ends = self.similarity[:, [STRENGTHS.index(-strength), STRENGTHS.index(strength)]]
+        ends = self.similarity[:, [STRENGTHS.index(-SIMILARITY_AT), STRENGTHS.index(SIMILARITY_AT)]]
         return float(ends.mean()), float(ends.min())
 
 
@@ -190,12 +193,16 @@ class _Track:
         pictures = self.draw(torch.stack(moved, dim=1).flatten(0, 1))
         scored = [score_face(face, self.scorers) for face in pictures]
         row = {name: torch.tensor([score[name] for score in scored]).view(len(w), len(strengths)) for name in self.scorers}
-        if self.descriptor is None:
+        if self.descriptor is None or (direction is not None and reference is None):
             return row
-        described = self.descriptor(torch.stack([to_tensor(face) for face in pictures])).view(len(w), len(strengths), -1)
+        asked = torch.tensor([abs(strength) in (0.0, SIMILARITY_AT) for strength in strengths])
+        chosen = [to_tensor(face) for face, is_asked in zip(pictures, asked.repeat(len(w)), strict=True) if is_asked]
+        described = self.descriptor(torch.stack(chosen)).view(len(w), int(asked.sum()), -1)
         if direction is None:
             return row | {"descriptor": described}
-        return row if reference is None else row | {"similarity": (described * reference).sum(-1)}
+        similarity = torch.full((len(w), len(strengths)), torch.nan)
+        similarity[:, asked] = (described * reference).sum(-1)
+        return row | {"similarity": similarity}
 
     def _key(self, direction: Direction | None) -> str:
         """Name what the rows depend on, so that another direction of the same name starts anew."""

@@ -237,7 +237,7 @@ def measure(
 
     Fresh faces are moved to -3, -2, ... 3. Printed: held-out accuracy; the share of faces whose attribute rises at every
     step; what strength 1 adds to it and to other attributes, in standard deviations over these faces; similarity of dlib's
-    face descriptors with the unedited face, within 2; cosines with published directions.
+    face descriptors with the unedited face at -2 and 2; cosines with published directions.
     """
     from invert.direction_report import missed, report, with_figures
     from invert.measure import measure_direction
