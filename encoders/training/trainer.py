@@ -23,7 +23,7 @@ from encoders.training.discriminator import LatentAdversary, style_vectors
 from encoders.training.distributed import average_gradients, gather, parallel, rank, world_size
 from encoders.training.losses import Losses, code_error, delta_norm, roughness
 from generators.base import Generator
-from generators.latent import AnyBatch, Latent, StyleMaps, map_layers, select
+from generators.latent import AnyBatch, Latent, StyleMaps, as_stylemaps, map_layers, select
 from generators.ops import resize_style
 from generators.preview import PreviewHead
 
@@ -83,12 +83,22 @@ class EncoderTrainer:
             encoder.to(memory_format=torch.channels_last)  # twice as fast in bfloat16 on a CPU
         self.encoder, self.parallel = encoder, parallel(encoder)
         self.average = copy.deepcopy(encoder).eval().requires_grad_(False)
-        self.optimizer = torch.optim.Adam(encoder.parameters(), betas=(0.9, 0.99))
-        self.preview_optimizer = torch.optim.Adam(preview.parameters(), lr=1e-3) if preview is not None else None
+        self.optimizer = torch.optim.Adam(encoder.parameters(), betas=(0.9, 0.99), fused=True)
+        self.preview_optimizer = None
+        if preview is not None:
+            preview.requires_grad_(False)  # Only while it is fitted: the encoder's steps need no gradient of it.
+            # Adam moves each weight as far, so layers that read thousands of numbers move too far at the others' rate.
+            wide = [*preview.affine.parameters(), *preview.linear.parameters()]
+            rest = [
+                p for module in (preview.squeeze, preview.conv1, preview.conv2, preview.bands) for p in module.parameters()
+            ]
+            groups = [{"params": wide, "scale": 0.2}, {"params": rest, "scale": 1.0}]
+            self.preview_optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
         with torch.random.fork_rng():
             torch.manual_seed(seed)  # Every process has to start with the same discriminator.
             self.adversary = LatentAdversary(generator.w_dim, device=self.device) if self.losses.adversarial else None
         self.step_number = 0
+        self._own: tuple[Tensor, AnyBatch] | None = None  # Faces drawn from own codes last; they serve until the next ones.
         with torch.no_grad():
             z = torch.randn(4096, generator.z_dim, generator=torch.Generator().manual_seed(0)).to(generator.w_avg)
             self.w_variance = float((generator.mapping.w(z) - generator.w_avg).square().mean())
@@ -101,22 +111,34 @@ class EncoderTrainer:
             )
         return resize(image.float(), resolution)
 
-    def fit_preview(self, latent: AnyBatch, image: Image) -> float:
-        """Take one step of the preview towards what the whole generator drew; return its squared error."""
+    def fit_preview(self, latent: AnyBatch, image: Image, learning_rate: float = 2e-4, lpips: float = 0.1) -> float:
+        """Take one step of the preview towards what the whole generator drew.
+
+        Args:
+            latent: codes.
+            image: what the whole generator drew for them.
+            learning_rate: of the head; small by default, since a few faces now and then must not shake a preview that the
+                encoder leans on (once, its error rose fivefold and the encoder followed it astray).
+            lpips: weight of the perceptual distance beside the squared error.
+
+        Returns:
+            The squared error.
+        """
         if self.preview is None or self.preview_optimizer is None:
             raise RuntimeError("this trainer has no preview to fit")
-        drawn = self.preview(self.generator, latent)
+        for group in self.preview_optimizer.param_groups:
+            group["lr"] = learning_rate * group["scale"]
+        self.preview.requires_grad_(True)
+        with self._autocast():
+            drawn = self.preview(self.generator, latent).float()
         target = resize(image, drawn.shape[-1])
         error = F.mse_loss(drawn, target)
-        loss = error + 0.1 * (self.perceptual(drawn, target).mean() if self.step_number else 0)
-        # Four faces now and then must not shake a preview that the encoder leans on: once, its error rose fivefold and the
-        # encoder followed it astray.
-        for group in self.preview_optimizer.param_groups:
-            group["lr"] = 1e-3 if self.step_number == 0 else 2e-4
+        loss = error + (lpips * self.perceptual(drawn, target).mean() if lpips else 0)
         self.preview_optimizer.zero_grad()
         loss.backward()
         average_gradients(self.preview.parameters())
         self.preview_optimizer.step()
+        self.preview.requires_grad_(False)
         return error.item()
 
     def step(
@@ -135,8 +157,9 @@ class EncoderTrainer:
             sampled: faces that the generator drew.
             codes: their codes.
             drawn: how many of the sampled faces get image losses too (None: all); the codes of all are supervised.
-            own: how many of the real faces are encoded, edited and drawn by the whole generator first; their codes are
-                supervised as well (``consistency``), and the preview learns from them.
+            own: how many of the real faces are encoded, edited and drawn by the whole generator first. The preview learns
+                from them; their codes are supervised (``consistency``), in this step and, half of them at a time, in all
+                that follow until others are drawn.
             parts: in how many pieces the faces are worked on, to save memory; gradients add up.
 
         Returns:
@@ -148,7 +171,7 @@ class EncoderTrainer:
         drawn = sampled.shape[0] if drawn is None else drawn
         if real.shape[0] + drawn == 0:
             raise ValueError("a step needs a real face, or a sampled one that is drawn")
-        if any(0 < count < parts for count in (real.shape[0], sampled.shape[0], own)):
+        if any(0 < count < parts for count in (real.shape[0], sampled.shape[0], own // 2)):
             raise ValueError(f"{real.shape[0]} real, {sampled.shape[0]} sampled and {own} own faces make no {parts} pieces")
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.step_number)
@@ -156,7 +179,12 @@ class EncoderTrainer:
             stage = self.schedule.stage(self.step_number, self.generator.num_ws)
             self.encoder.stage = self.average.stage = stage  # type: ignore[assignment]
         random = self._random(rank())
-        own_faces, own_codes = self.draw_own(real[:own], random)
+        if own:
+            self._own = self.draw_own(real[:own], random)
+        drawn_own, drawn_codes = self._own or (real[:0], select(codes, slice(0)))
+        again = slice(None) if own else slice(self.step_number % 2, None, 2)
+        supervised = again if self.losses.consistency else slice(0)
+        own_faces, own_codes = drawn_own[supervised], select(drawn_codes, supervised)
         self.encoder.train()
         self.optimizer.zero_grad()
         sums: dict[str, float] = {}
@@ -181,7 +209,7 @@ class EncoderTrainer:
         self._update_average()
         self.step_number += 1
         if own and self.preview is not None:
-            sums["preview"] = self.fit_preview(own_codes, own_faces)
+            sums["preview"] = self.fit_preview(drawn_codes, drawn_own)
         return sums
 
     @torch.no_grad()
@@ -216,6 +244,7 @@ class EncoderTrainer:
             "preview": None if self.preview is None else self.preview.state_dict(),
             "preview_optimizer": None if self.preview_optimizer is None else self.preview_optimizer.state_dict(),
             "adversary": None if self.adversary is None else self.adversary.state_dict(),
+            "own": None if self._own is None else [self._own[0], *as_stylemaps(self._own[1])],
             "step_number": self.step_number,
         }
 
@@ -229,6 +258,9 @@ class EncoderTrainer:
             self.preview_optimizer.load_state_dict(state["preview_optimizer"])
         if self.adversary is not None:
             self.adversary.load_state_dict(state["adversary"])
+        if state["own"] is not None:
+            faces, *maps = state["own"]
+            self._own = faces, tuple(maps)
         self.step_number = state["step_number"]
 
     def _terms(
@@ -296,8 +328,7 @@ class EncoderTrainer:
     def _update_average(self) -> None:
         # A young average would be full of the first weights: let it follow faster at first.
         decay = min(self.ema, (1 + self.step_number) / (10 + self.step_number))
-        for average, value in zip(self.average.parameters(), self.encoder.parameters(), strict=True):
-            average.lerp_(value, 1 - decay)
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.encoder.parameters()), 1 - decay)
         for kept, current in zip(self.average.buffers(), self.encoder.buffers(), strict=True):
             kept.copy_(current)
 

@@ -4,7 +4,7 @@ from generators.ops._triton import in_use
 from generators.ops.bias_act import bias_act
 from generators.ops.filtered_lrelu import filtered_lrelu
 from generators.ops.gradient import needs_gradient
-from generators.ops.haar import inverse_haar
+from generators.ops.haar import haar, inverse_haar
 from generators.ops.layout import fast_layout
 from generators.ops.modulate import modulate, resize_style
 from generators.ops.modulated_conv2d import conv2d_resample, modulated_conv2d
@@ -17,6 +17,7 @@ __all__ = [
     "fast_layout",
     "filter2d",
     "filtered_lrelu",
+    "haar",
     "in_use",
     "inverse_haar",
     "modulate",

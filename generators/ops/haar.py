@@ -26,6 +26,11 @@ def inverse_haar(bands: Float[Tensor, "batch four_c h w"]) -> Float[Tensor, "bat
     return _Join.apply(bands)
 
 
+def haar(image: Float[Tensor, "batch c double_h double_w"]) -> Float[Tensor, "batch four_c h w"]:
+    """Split an image of even sides into sub-bands: the inverse, and the transpose, of ``inverse_haar``."""
+    return _Split.apply(image)
+
+
 class _Join(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, bands: Tensor) -> Tensor:

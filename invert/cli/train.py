@@ -38,6 +38,8 @@ METHODS = ("psp", "e4e", "stylemap", "stylemap-e")
 @click.option("--val-count", default=24, show_default=True, metavar="N", help="How many of them.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", show_default="runs/METHOD",
               help="The run; the same command goes on with a run that was stopped.")  # fmt: skip
+@click.option("--start", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+              help="Begin with the encoder, the preview and the sampled faces of another run.")  # fmt: skip
 @click.option("--sizes", metavar="C,M,F", help="Sides of the coarse, middle and fine style maps.")
 @click.option("--loss", "weights", multiple=True, metavar="NAME=WEIGHT", help="Weight of a term, such as consistency=0.5.")
 @click.option("--identity", type=click.Path(path_type=Path, exists=True), metavar="FILE",
@@ -61,7 +63,7 @@ METHODS = ("psp", "e4e", "stylemap", "stylemap-e")
     metavar="PX",
     help="Features the preview reads; 0: draw whole images.",
 )
-@click.option("--preview-steps", default=200, show_default=True, metavar="N", help="Steps the preview learns alone.")
+@click.option("--preview-steps", default=400, show_default=True, metavar="N", help="Steps the preview learns alone.")
 @click.option("--lr", "learning_rate", default=3e-4, show_default=True, metavar="RATE")
 @click.option("--every", default=100, show_default=True, metavar="N", help="Steps between checkpoints.")
 @click.option("--seed", default=0, show_default=True, metavar="N")
@@ -74,6 +76,7 @@ def command(
     val_split: str | None,
     val_count: int,
     output: Path | None,
+    start: Path | None,
     sizes: str | None,
     weights: Sequence[str],
     identity: Path | None,
@@ -108,10 +111,11 @@ def command(
     watched = None if validation is None else read_faces(validation, val_split, limit=val_count)[0]
     torch.manual_seed(plan.seed)
     encoder = compact_encoder(method, network.num_ws, network.w_dim, **({"sizes": _triple(sizes)} if sizes else {}))
-    try:
-        encoder.backbone.load_state_dict(squeezenet_imagenet())
-    except DownloadFailed as error:
-        notify(f"{error}. The backbone starts from random weights")
+    if start is None:
+        try:
+            encoder.backbone.load_state_dict(squeezenet_imagenet())
+        except DownloadFailed as error:
+            notify(f"{error}. The backbone starts from random weights")
     perceptual = load_training_perceptual(place, notify)
     likeness = None if identity is None else _identity_loss(identity, place)
     if likeness is None and plan.losses.identity:
@@ -124,7 +128,7 @@ def command(
             if "val_lpips" in terms:
                 bar.write(f"step {step}: validation {perceptual.name} {terms['val_lpips']:.4f}, MSE {terms['val_mse']:.4f}")
 
-        average = train_encoder(encoder, network, perceptual, real, watched, output, plan, report, likeness)
+        average = train_encoder(encoder, network, perceptual, real, watched, output, plan, report, likeness, start)
     if rank() == 0:
         assert isinstance(average, StyleMapEncoder)
         target = output / "encoder.safetensors"

@@ -254,6 +254,22 @@ def test_a_run_that_stopped_goes_on_bit_for_bit_as_one_that_did_not(make, data):
     assert_same_state(resumed.state_dict(), straight.state_dict())
 
 
+def test_own_faces_serve_until_others_are_drawn(make, data, monkeypatch):
+    trainer = make(losses=Losses(consistency=0.2))
+    draws = []
+    draw = trainer.draw_own
+    monkeypatch.setattr(trainer, "draw_own", lambda *given: draws.append(given[0].shape[0]) or draw(*given))
+    terms = [trainer.step(*data, own=own) for own in (2, 0, 0, 2, 0)]
+    assert draws == [2, 2]
+    assert all(term["consistency"] > 0 for term in terms)
+
+
+def test_without_a_weight_for_consistency_own_faces_only_teach_the_preview(make, data):
+    terms = make(losses=Losses(consistency=0.0)).step(*data, own=2)
+    assert "consistency" not in terms
+    assert terms["preview"] > 0
+
+
 def test_the_format_of_checkpoints_stays(make):
     state = make().state_dict()
     assert list(state) == [
@@ -263,6 +279,7 @@ def test_the_format_of_checkpoints_stays(make):
         "preview",
         "preview_optimizer",
         "adversary",
+        "own",
         "step_number",
     ]
     without = make(resolution=0)

