@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from generators.base import Generator
 from generators.errors import ToolkitError
 from generators.latent import Latent, batch_size, select
 from invert.errors import PhotoError
-from invert.faces import align, already_aligned, detect
+from invert.faces import align, already_aligned, detect, paste_back
 from invert.inversion import Inverter
 from invert.latents import load_latent
 from invert.photo import find_photos, photo_stem, read_photo
@@ -40,6 +40,10 @@ class Source:
     """A batch of one."""
     z: Float[Tensor, "1 z_dim"] | None = None
     """Where the face was sampled."""
+    photo: Path | None = None
+    """That the face was cut out of, where it was, and can be read once more."""
+    crop_from_photo: Float64[np.ndarray, "3 3"] | None = None
+    """Its pixels to those of a crop of the generator's resolution; None where the photo is the face itself."""
 
 
 def seeds_of(text: str) -> list[int]:
@@ -113,8 +117,30 @@ def read_sources(
                 else:
                     aligned = align(photo, detect(photo, face, predictor=predictor)[0], generator.img_resolution)
                 code = inverter(aligned.image[None].to(generator.w_avg.device)).latent
-                found.append(Source(photo_stem(path), code))
+                crop = None if is_aligned or path == Path("-") else aligned.crop_from_photo
+                found.append(Source(photo_stem(path), code, photo=path, crop_from_photo=crop))
     return found
+
+
+def into_photo(
+    source: Source, image: Float[Tensor, "3 size size"], inverted: Float[Tensor, "3 size size"] | None = None
+) -> UInt8[np.ndarray, "height width 3"] | None:
+    """Put what became of a face back into the photo that it was cut out of.
+
+    Args:
+        source: of ``read_sources``.
+        image: drawn at the generator's full resolution, in [-1, 1].
+        inverted: what its own code draws; with it, only the difference is added to the photo (see ``paste_back``).
+
+    Returns:
+        The whole photo; None where there is none: a seed, a saved latent, an aligned face, standard input.
+
+    Raises:
+        PhotoError: the photo cannot be read any more.
+    """
+    if source.photo is None or source.crop_from_photo is None:
+        return None
+    return paste_back(read_photo(source.photo), image, source.crop_from_photo, inverted=inverted, match_colour=True)
 
 
 def _saved(path: Path, generator: Generator) -> list[Source]:

@@ -11,9 +11,12 @@ from invert.cli.options import notify
 from invert.cli.sources import draw, load_sources, source_options, write_results
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from generators.base import Generator
     from generators.latent import Latent
     from invert.blends import Settings
+    from invert.sources import Source
 
 MASK_HELP = (
     "Where: a part (eyes, left_eye, right_eye, brows, nose, mouth, lips, chin, jaw, cheeks, forehead, face, skin, hair,"
@@ -39,6 +42,10 @@ MASK_HELP = (
     "--feather", default=0.03, show_default=True, metavar="SHARE", type=click.FloatRange(0, 0.5),
     help="How far a mask fades out, as a share of the picture's side.",
 )  # fmt: skip
+@click.option(
+    "--paste", type=click.Choice(["face", "change"]), default="face", show_default=True,
+    help="Where A is a photo: put the drawn face into it, or only what was changed.",
+)  # fmt: skip
 @click.option("--grid", "as_grid", is_flag=True, help="Blend every face of A with every face of B, as one sheet.")
 @source_options
 @click.option("-o", "--output", default="stylegan-invert-out/blend", show_default=True, type=click.Path(path_type=Path),
@@ -51,13 +58,15 @@ def command(
     how_blended: str | None,
     layers: str,
     feather: float,
+    paste: str,
     as_grid: bool,
     output: Path,
     **how: Any,
 ) -> None:
     """Change a part of face A: by faces B, C, ... or by an edit. Each is a photo, a latent.safetensors, or seed:42.
 
-    With an edit, A may hold many faces (seed:1-8): how much of the change stays in the mask is printed for each.
+    With an edit, A may hold many faces (seed:1-8): how much of the change stays in the mask is printed for each. Faces that
+    come from photos are put back into them: result.jpg.
 
     \b
     stylegan-invert blend anna.jpg ben.jpg --mask hair
@@ -83,7 +92,12 @@ def command(
     settings = Settings(space, parse_layers(layers, network.num_ws), feather)
     settings.check(network)
     report: dict[str, Any] = {"command": "blend", "masks": list(specs), "in": settings.space, "layers": layers}
-    report |= {"feather": feather, "edits": list(map(str, wanted)), "faces": [[s.name for s in group] for group in groups]}
+    report |= {
+        "feather": feather,
+        "paste": paste,
+        "edits": list(map(str, wanted)),
+        "faces": [[s.name for s in group] for group in groups],
+    }
     if as_grid:
         _grid(network, groups, specs, settings, how["predictor"], output, report)
     elif wanted:
@@ -115,7 +129,9 @@ def _blend(
         for i, (group, spec) in enumerate(zip(groups[1:], specs, strict=True))
     ]
     panels.append(Panel(pictures["blended"], f"blended in {settings.space}", _figure(made.share)))
-    write_results(output, "comparison", pictures, comparison(panels), network, made.latent, report | {"inside": made.share})
+    photos = [("result", _into_photo(groups[0][0], pictures["blended"], pictures["a"], report["paste"]))]
+    report |= {"inside": made.share}
+    write_results(output, "comparison", pictures, comparison(panels), network, made.latent, report, photos)
     click.echo(_figure(made.share))
 
 
@@ -163,8 +179,14 @@ def _edit(
         mean = sum(values) / len(values)
         click.echo(f"mean {mean:.1%}, least {values[0]:.1%} of the change inside the mask + 5 %, {len(values)} faces")
     only = codes[0] if len(codes) == 1 else None
+    stems = ((source, source.name.replace(" ", "-")) for source in sources if source.name in shares)
+    photos = (
+        (f"{stem}-result", _into_photo(source, pictures[f"{stem}-after"], pictures[f"{stem}-before"], report["paste"]))
+        for source, stem in stems
+    )
     sheet = comparison(panels, columns=3)
-    write_results(output, "comparison", pictures, sheet, network, only, report | {"inside": shares, "failed": failed})
+    report |= {"inside": shares, "failed": failed}
+    write_results(output, "comparison", pictures, sheet, network, only, report, photos)
     if failed:
         raise click.exceptions.Exit(1)
 
@@ -194,6 +216,14 @@ def _grid(
     heads = [[to_uint8(image) for image in group] for group in images]
     sheet = grid(heads[1], heads[0], cells, titles=(f"B, where the mask ({specs[0]}) is set", "A"))
     write_results(output, "grid", {}, sheet, network, None, report)
+
+
+def _into_photo(source: Source, after: np.ndarray, before: np.ndarray, paste: str) -> np.ndarray | None:
+    """Put a changed face, or what changed of it, back into its photo, where it comes from one."""
+    from invert.photo import to_tensor
+    from invert.sources import into_photo
+
+    return into_photo(source, to_tensor(after), to_tensor(before) if paste == "change" else None)
 
 
 def _figure(share: float | None) -> str:

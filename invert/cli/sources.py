@@ -11,7 +11,7 @@ import click
 from invert.cli.options import FaceChoice, choose_device, device_option, generator_option, notify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy as np
 
@@ -81,8 +81,12 @@ def write_results(
     network: Generator,
     latent: Latent | None,
     report: dict[str, Any],
+    photos: Iterable[tuple[str, np.ndarray | None]] = (),
 ) -> None:
-    """Write a folder: every picture, the sheet of all, the latent where there is one, and last the report."""
+    """Write a folder: every picture and photo, the sheet of all, the latent where there is one, and last the report.
+
+    Photos are made one after the other while they are written; for one that is None there is no file afterwards.
+    """
     from generators.latent import space_of
     from invert.latents import save_latent
     from invert.photo import whole_file, write_image
@@ -91,6 +95,11 @@ def write_results(
     (output / "report.json").unlink(missing_ok=True)  # An old report must not vouch for new files.
     for stem, picture in pictures.items():
         write_image(output / f"{stem}.png", picture)
+    for stem, photo in photos:
+        if photo is None:
+            (output / f"{stem}.jpg").unlink(missing_ok=True)
+        else:
+            write_image(output / f"{stem}.jpg", photo)
     write_image(output / f"{name}.png", sheet)
     if latent is None:
         (output / "latent.safetensors").unlink(missing_ok=True)

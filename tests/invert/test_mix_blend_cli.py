@@ -193,6 +193,32 @@ def test_an_edit_works_in_the_mask_alone_on_each_of_several_faces(run, tmp_path,
     assert min(shares.values()) > (0.5 if how == "styles" else 0.9)
 
 
+@pytest.mark.parametrize("paste", ["face", "change"])
+def test_a_face_of_a_photo_is_put_back_into_it(run, tmp_path, encoder_file, paste):
+    mask = ["--mask", "rectangle:0.3,0.3,0.7,0.7", "--method", encoder_file, "--paste", paste]
+    result = run("blend", demo_photo(), "seed:2", *mask)
+    assert result.exit_code == 0, f"{result.output} {result.exception}"
+    photo, pasted = (read_photo(path).astype(int) for path in (demo_photo(), tmp_path / "out/result.jpg"))
+    assert pasted.shape == photo.shape
+    change = np.abs(pasted - photo).mean(2)
+    assert change[:40].mean() < 3 < change.max()  # JPEG's own, and the face's.
+    within = change[60:220, 140:300]  # Inside the crop; its middle is what the mask changed.
+    assert (np.median(within) > 10) == (paste == "face")
+    assert run("blend", "seed:1", "seed:2", "--mask", "vertical").exit_code == 0
+    assert not (tmp_path / "out/result.jpg").exists()
+
+
+def test_every_edited_face_of_a_photo_is_put_back(run, tmp_path, encoder_file, direction_file):
+    where = ["--mask", "rectangle:0.3,0.3,0.7,0.7", "--method", encoder_file]
+    assert run("blend", demo_photo(), "--edit", f"{direction_file}=+1", *where).exit_code == 0
+    assert read_photo(tmp_path / "out/astronaut-result.jpg").shape == read_photo(demo_photo()).shape
+    again = run(
+        "blend", tmp_path / "out/astronaut-after.png", "--edit", f"{direction_file}=+1", *where, "--no-align", output="b"
+    )
+    assert again.exit_code == 0
+    assert not [name for name in names_in(tmp_path / "b") if name.endswith(".jpg")]
+
+
 def test_what_feathering_adds_is_not_counted_as_inside(run, tmp_path):
     shares = []
     for share in (0, 0.5):
