@@ -193,13 +193,15 @@ class _Track:
         pictures = self.draw(torch.stack(moved, dim=1).flatten(0, 1))
         scored = [score_face(face, self.scorers) for face in pictures]
         row = {name: torch.tensor([score[name] for score in scored]).view(len(w), len(strengths)) for name in self.scorers}
-        if self.descriptor is None or (direction is not None and reference is None):
+        if self.descriptor is None:
             return row
         asked = torch.tensor([abs(strength) in (0.0, SIMILARITY_AT) for strength in strengths])
         chosen = [to_tensor(face) for face, is_asked in zip(pictures, asked.repeat(len(w)), strict=True) if is_asked]
         described = self.descriptor(torch.stack(chosen)).view(len(w), int(asked.sum()), -1)
         if direction is None:
             return row | {"descriptor": described}
+        if reference is None:
+            return row
         similarity = torch.full((len(w), len(strengths)), torch.nan)
         similarity[:, asked] = (described * reference).sum(-1)
         return row | {"similarity": similarity}
