@@ -214,8 +214,10 @@ class Editor:
 
     def edited_face(self, edits: Edits) -> Float[Tensor, "3 height width"]:
         """Draw the face with other edits than those of the list, in [-1, 1]."""
+        latent = self.edited_latent(edits)
+        generator = self._inverted().generator or self.generator
         with torch.no_grad():
-            return self.generator.synthesis(self.edited_latent(edits))[0]
+            return generator.synthesis(latent)[0]
 
     def edited_photo(self, edits: Edits) -> UInt8[np.ndarray, "height width 3"]:
         """Return the whole photo with other edits than those of the list.

@@ -14,22 +14,27 @@ from torch import Tensor
 from encoders.base import Encoder
 from encoders.psp import IRSEEncoder
 from encoders.restyle import STEPS, restyle
-from generators.base import Generator
+from generators.base import Generator, Identity
 from generators.errors import LatentMismatch, ToolkitError, UnknownName
 from generators.latent import Latent
 from invert.inversion import Inversion, Inverter, resize
 from invert.perceptual import Perceptual, load_perceptual
+from invert.presets import AUTO, DEFAULT_PRESET, PROJECTOR, preset_of
 from invert.projector import Projector
+from invert.tuning import TunedInverter, Tuner
+from pretrained import safetensors
 from pretrained.checkpoints import read_checkpoint
+from pretrained.errors import BrokenFile
 from pretrained.loading import load_encoder
-from pretrained.psp import METHODS
+from pretrained.psp import METHODS, choose
 from pretrained.shipped import encoder_names
 
-PROJECTOR = "projector"
 REFINE_LEARNING_RATE = 0.05
 """Of the projector's steps after an encoder."""
 
 
+PREFERRED = ("stylemap-e", "stylemap", "e4e", "psp")
+"""Encoders that ship, the best first."""
 SAME_W = 0.1
 """Two means of W that differ by less than this share are of one mapping network: they are means over a finite sample."""
 
@@ -69,7 +74,7 @@ class EncoderInverter:
 
 def method_names() -> list[str]:
     """Return what ``--method`` takes."""
-    return [*dict.fromkeys((*encoder_names(), *METHODS, PROJECTOR))]
+    return [*dict.fromkeys((AUTO, *encoder_names(), *METHODS, PROJECTOR))]
 
 
 def load_inverter(
@@ -81,44 +86,89 @@ def load_inverter(
     space: str = "w_plus",
     steps: int = 100,
     refine: int = 0,
+    tune: int = 0,
+    preset: str = DEFAULT_PRESET,
     perceptual: Perceptual | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Inverter:
     """Make an inverter.
 
     Args:
-        method: ``projector``, or an encoder by name or file. ``psp``, ``e4e`` and ``restyle`` mean the encoder in the
-            generator's own file, where that is of one of those projects; else the one that ships.
+        method: ``auto`` (the best one for the generator, with the steps of a preset), ``projector``, or an encoder by name
+            or file. ``psp``, ``e4e`` and ``restyle`` mean the encoder in the generator's own file, where that is of one of
+            those projects; else the one that ships.
         generator: whose codes to find; the inverter works on its device.
         encoder: the method's encoder, by name or file; None finds it by the method.
         looks: of a ReStyle encoder at each face.
         space: of the projector; an encoder has its own.
         steps: of the projector.
         refine: projector steps after an encoder.
+        tune: steps of tuning a copy of the generator to each face afterwards (``invert.tuning``).
+        preset: of the method ``auto``, which takes its steps instead of those given: ``fast``, ``better`` or ``best``.
         perceptual: distance that the projector minimises; None loads LPIPS where it is needed.
         on_step: told every step of the projector and its loss terms.
 
     Raises:
-        UnknownName: no such method or space.
+        UnknownName: no such method, space or preset.
         LatentMismatch: the encoder belongs to another generator, or looks at other things than photos.
         BrokenFile: the encoder's file cannot be read, or holds no such encoder.
     """
     device = generator.w_avg.device
+    if method == AUTO and encoder is None:
+        effort = preset_of(preset)
+        method, steps, refine, tune = best_method(generator), effort.steps, effort.refine, effort.tune
+    needs_distance = method == PROJECTOR or refine or tune
+    distance = load_perceptual(device) if perceptual is None and needs_distance else perceptual
 
     def projector(count: int, learning_rate: float) -> Projector:
-        distance = perceptual if perceptual is not None else load_perceptual(device)
+        assert distance is not None
         return Projector(generator, distance, space, count, learning_rate, on_step=on_step)
 
+    inverter: Inverter
     if method == PROJECTOR:
         if encoder is not None:
             raise ToolkitError(f"the {PROJECTOR} has no encoder: name another method, or leave out {encoder}")
-        return projector(steps, Projector.learning_rate)
-    network = _find_encoder(method, encoder, generator)
-    _check_fit(network, generator, str(encoder or method))
-    if not refine:
-        return EncoderInverter(network, generator, looks=looks)
-    refiner = replace(projector(refine, REFINE_LEARNING_RATE), space=network.space)
-    return EncoderInverter(network, generator, refiner, looks)
+        inverter = projector(steps, Projector.learning_rate)
+    else:
+        network = _find_encoder(method, encoder, generator)
+        _check_fit(network, generator, str(encoder or method))
+        refiner = replace(projector(refine, REFINE_LEARNING_RATE), space=network.space) if refine else None
+        inverter = EncoderInverter(network, generator, refiner, looks)
+    if not tune:
+        return inverter
+    assert distance is not None
+    before = steps if method == PROJECTOR else refine
+    later = None if on_step is None else lambda step, terms: on_step(before + step, terms)
+    return TunedInverter(inverter, Tuner(generator, distance, tune, on_step=later))
+
+
+def best_method(generator: Generator) -> str:
+    """Return the best method for a generator: an encoder that ships, else the one in its own file, else the projector."""
+    shipped = encoder_names()
+    for name in PREFERRED:
+        if name in shipped and _generator_of(shipped[name]).fits(generator.identity):
+            return name
+    return _method_beside(Path(generator.source)) or PROJECTOR
+
+
+def _generator_of(encoder: Path) -> Identity:
+    card = safetensors.load(encoder)[1]
+    return Identity(str(card.get("generator")), str(card.get("generator_sha256", "")))
+
+
+def _method_beside(source: Path) -> str | None:
+    """Return the method whose encoder a generator's file holds."""
+    checkpoint = read_checkpoint(source) if source.is_file() else None
+    if checkpoint is None or "encoder" not in checkpoint.readers:
+        return None
+    candidates = checkpoint.read("encoder").architecture.split(" or ")
+    for method in ("e4e", "psp", "restyle"):
+        try:
+            choose(candidates, method)
+        except BrokenFile:
+            continue
+        return method
+    return None
 
 
 def _find_encoder(method: str, encoder: str | Path | None, generator: Generator) -> Encoder:

@@ -26,7 +26,7 @@ from torch import Tensor
 from editing.composition import EditSpec
 from editing.directions import Direction
 from generators.base import Generator
-from generators.latent import Latent, concatenate, select, space_of
+from generators.latent import Latent, select, space_of
 from invert import identity
 from invert.comparison import Panel, comparison
 from invert.edits import as_edit
@@ -38,6 +38,8 @@ from invert.metrics import reconstruction
 from invert.perceptual import Perceptual
 from invert.photo import decode_photo, photo_stem, read_bytes, to_uint8, whole_file, write_image
 from invert.recipe import Recipe
+from invert.tuning import TunedInverter
+from pretrained.conversion import save_generator
 
 FACES_AT_ONCE = 4
 """Faces in one batch: the projector needs about 1.3 GB for each at 1024 px."""
@@ -108,21 +110,22 @@ def process_photo(source: Path, output: Path, tools: Tools, recipe: Recipe, stem
         _check_faces(recipe, numbers)
     images = torch.stack([face.image for face in faces]).to(tools.generator.w_avg.device)
     with timer("invert"):
-        inversion = invert_in_parts(images, tools.inverter)
+        inversions = invert_faces(images, tools.inverter)
     with timer("edit"):
-        stages = [_edited(inversion, i, tools, recipe, number) for i, number in enumerate(numbers)]
+        stages = [_edited(found, tools, recipe, number) for found, number in zip(inversions, numbers, strict=True)]
     with timer("paste"):
         result = photo
         for i, face in enumerate(faces):
-            final = stages[i][-1].image[0] if stages[i] else inversion.image[i]
-            before = inversion.image[i].cpu() if recipe.paste == "change" else None
+            final = stages[i][-1].image[0] if stages[i] else inversions[i].image[0]
+            before = inversions[i].image[0].cpu() if recipe.paste == "change" else None
             result = paste_back(result, final.cpu(), face, inverted=before, match_colour=True)
     with timer("measure"):
-        figures = reconstruction(inversion.image, images, tools.perceptual)
-        similarity = [identity.identity_similarity(a.cpu(), b.cpu()) for a, b in zip(inversion.image, images, strict=True)]
+        drawn = torch.cat([found.image for found in inversions])
+        figures = reconstruction(drawn, images, tools.perceptual)
+        similarity = [identity.identity_similarity(a.cpu(), b.cpu()) for a, b in zip(drawn, images, strict=True)]
     stem = photo_stem(source) if stem is None else stem
     reports = []
-    for i, face in enumerate(faces):
+    for i, (face, found) in enumerate(zip(faces, inversions, strict=True)):
         folder = output / (stem if len(faces) == 1 else f"{stem}-{i}")
         report = {
             "photo": str(source),
@@ -136,7 +139,7 @@ def process_photo(source: Path, output: Path, tools: Tools, recipe: Recipe, stem
             "edits": [{"name": spec.name, "strength": spec.strength} for spec in recipe.edits_of(numbers[i])],
             "recipe": followed(recipe, tools.generator).as_dict(),
             "paste": recipe.paste,
-            "space": space_of(inversion.latent),
+            "space": space_of(found.latent),
             "generator": {"name": tools.generator.identity.name, "sha256": tools.generator.identity.sha256},
             "metrics": {
                 "mse": {"value": float(figures.mse[i]), "resolution": 256, "range": "[-1, 1]"},
@@ -148,24 +151,29 @@ def process_photo(source: Path, output: Path, tools: Tools, recipe: Recipe, stem
                 "identity": {"value": similarity[i], "backbone": identity.NAME}
                 | ({"reason": identity.HOW_TO_GET} if similarity[i] is None else {}),
             },
-            "interrupted": inversion.interrupted,
-            "history": inversion.history[-1:] and {"steps": len(inversion.history) - 1, "last": inversion.history[-1]},
+            "interrupted": found.interrupted,
+            "history": found.history[-1:] and {"steps": len(found.history) - 1, "last": found.history[-1]},
             "seconds": {step: round(seconds, 3) for step, seconds in timer.seconds.items()},
             "versions": versions(),
         }
-        _write(folder, face, select(inversion.latent, i), inversion.image[i], stages[i], result, tools, report)
+        _write(folder, face, found, stages[i], result, tools, report)
         reports.append(report)
     return reports
 
 
-def invert_in_parts(images: Float[Tensor, "batch 3 h w"], inverter: Inverter) -> Inversion:
-    """Invert at most ``FACES_AT_ONCE`` faces at a time: a group photo must not need a group's memory."""
-    parts = [inverter(part) for part in images.split(FACES_AT_ONCE)]
-    if len(parts) == 1:
-        return parts[0]
-    history = [row for part in parts for row in part.history]
-    image, latent = torch.cat([part.image for part in parts]), concatenate([part.latent for part in parts])
-    return Inversion(latent, image, history, any(part.interrupted for part in parts))
+def invert_faces(images: Float[Tensor, "batch 3 h w"], inverter: Inverter) -> list[Inversion]:
+    """Invert faces, ``FACES_AT_ONCE`` at a time, since a group photo must not need a group's memory; one record a face.
+
+    Faces that a generator is tuned to come one by one, each with a generator of its own.
+    """
+    found = []
+    for part in images.split(1 if isinstance(inverter, TunedInverter) else FACES_AT_ONCE):
+        inversion = inverter(part)
+        found += [
+            replace(inversion, latent=select(inversion.latent, i), image=inversion.image[i : i + 1])
+            for i in range(len(part))
+        ]
+    return found
 
 
 def versions() -> dict[str, str]:
@@ -218,17 +226,18 @@ def followed(recipe: Recipe, generator: Generator) -> Recipe:
     return replace(recipe, generator=name, generator_sha256=generator.identity.sha256)
 
 
-def _edited(inversion: Inversion, index: int, tools: Tools, recipe: Recipe, number: int) -> list[Stage]:
+def _edited(inversion: Inversion, tools: Tools, recipe: Recipe, number: int) -> list[Stage]:
     """Apply the edits to one face, one after the other; where there are many, only the last stage is drawn."""
     stages: list[Stage] = []
-    latent, edits = select(inversion.latent, index), recipe.edits_of(number)
+    latent, edits = inversion.latent, recipe.edits_of(number)
+    generator = inversion.generator or tools.generator
     for done, spec in enumerate(edits, 1):
-        edit = as_edit(spec, tools.directions[spec.name], tools.generator, inversion.image[index], recipe.predictor)
+        edit = as_edit(spec, tools.directions[spec.name], generator, inversion.image[0], recipe.predictor)
         latent = edit(latent, spec.strength)
         if len(edits) <= MAX_STAGES or done == len(edits):
             label = _label(spec) if len(edits) <= MAX_STAGES else f"{len(edits)} edits"
             with torch.no_grad():
-                stages.append(Stage(f"{'+ ' if stages else ''}{label}", latent, tools.generator.synthesis(latent)))
+                stages.append(Stage(f"{'+ ' if stages else ''}{label}", latent, generator.synthesis(latent)))
     return stages
 
 
@@ -240,8 +249,7 @@ def _label(spec: EditSpec) -> str:
 def _write(
     folder: Path,
     face: AlignedFace,
-    latent: Latent,
-    inverted: Float[Tensor, "3 h w"],
+    inversion: Inversion,
     stages: list[Stage],
     result: UInt8[np.ndarray, "height width 3"],
     tools: Tools,
@@ -252,18 +260,18 @@ def _write(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be made ({error.strerror}): choose another folder with --output") from error
-    aligned = to_uint8(face.image)
+    aligned, inverted = to_uint8(face.image), to_uint8(inversion.image[0])
     metrics = report["metrics"]
     figures = f"{metrics['perceptual']['backbone']} {metrics['perceptual']['value']:.3f}, MSE {metrics['mse']['value']:.4f}"
     panels = [
         Panel(aligned, "photo", f"{report['crop_side_px']:.0f} px across"),
-        Panel(to_uint8(inverted), report["method"], figures),
+        Panel(inverted, report["method"], figures),
     ]
     panels += [Panel(to_uint8(stage.image[0]), stage.label) for stage in stages]
     note = json.dumps(report["recipe"])
     (folder / "report.json").unlink(missing_ok=True)  # An old report must not vouch for new files.
     write_image(folder / "aligned.png", aligned, note)
-    write_image(folder / "inverted.png", to_uint8(inverted), note)
+    write_image(folder / "inverted.png", inverted, note)
     if stages:
         write_image(folder / "edited.png", to_uint8(stages[-1].image[0]), note)
     else:
@@ -272,7 +280,7 @@ def _write(
     write_image(folder / "comparison.png", comparison(panels), note)
     save_latent(
         folder / "latent.safetensors",
-        latent,
+        inversion.latent,
         tools.generator.identity,
         photo_sha256=report["photo_sha256"],
         crop_from_photo=report["crop_from_photo"],
@@ -280,5 +288,8 @@ def _write(
         method=report["method"],
         recipe=report["recipe"],
     )
+    (folder / "generator.safetensors").unlink(missing_ok=True)
+    if inversion.generator is not None:  # The code alone would draw another face.
+        save_generator(folder / "generator.safetensors", inversion.generator)
     with whole_file(folder / "report.json") as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n")

@@ -24,6 +24,7 @@ from editing.composition import EditSpec, parse_edits
 from generators.errors import ToolkitError, UnknownName
 from invert.errors import RecipeError
 from invert.photo import NOTE_KEY
+from invert.presets import PRESETS
 from pretrained import safetensors
 
 Paste = Literal["face", "change"]
@@ -40,7 +41,7 @@ class Recipe:
 
     method: str = "stylemap"
     settings: dict[str, Any] = field(default_factory=dict)
-    """Of the method: encoder, space, steps, refine, seed, dtype."""
+    """Of the method: encoder, space, steps, refine, tune, preset, seed, dtype."""
     edits: tuple[EditSpec, ...] = ()
     face: str | int = "largest"
     """``largest``, ``all`` or a number from 0 (the largest)."""
@@ -110,6 +111,8 @@ _RECIPE_KEYS = {
     "space": _TEXT,
     "steps": _Key("a number from 1", lambda value: _is_count(value, 1)),
     "refine": _COUNT,
+    "tune": _COUNT,
+    "preset": _Key(" or ".join(PRESETS), lambda value: value in PRESETS),
     "seed": _COUNT,
     "dtype": _Key(" or ".join(DTYPES), lambda value: value in DTYPES),
     "edits": _Key("a list of edits", lambda value: isinstance(value, list)),
@@ -128,7 +131,7 @@ _EDIT_KEYS = {
     "mask": _TEXT,
     "face": _FACE,
 }
-_SETTINGS = ("encoder", "space", "steps", "refine", "seed", "dtype")
+_SETTINGS = ("encoder", "space", "steps", "refine", "tune", "preset", "seed", "dtype")
 
 
 def read_recipe(path: Path | str) -> Recipe:

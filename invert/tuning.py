@@ -92,7 +92,9 @@ class TunedInverter:
     tuner: Tuner
 
     def __call__(self, image: Float[Tensor, "batch 3 height width"]) -> Inversion:
-        """Invert one aligned face in [-1, 1]."""
+        """Invert one aligned face in [-1, 1]; what the user interrupted is not tuned any more."""
         found = self.inverter(image)
+        if found.interrupted:
+            return found
         tuned = self.tuner(image, found.latent)
         return replace(tuned, history=found.history + tuned.history, interrupted=found.interrupted or tuned.interrupted)

@@ -153,6 +153,24 @@ def convert(path: Path, out: Path) -> Conversion:
     return Conversion(out, difference, tuple(notes))
 
 
+def save_generator(out: Path, generator: Generator) -> None:
+    """Write a generator whose weights were changed, in float16; latents of the one that it came from are latents of it.
+
+    Args:
+        out: to be written, whole or not at all; ``load_generator`` reads it.
+        generator: loaded from a file or by name, and tuned.
+    """
+    source = Path(generator.source)
+    checkpoint = read_checkpoint(source) if source.is_file() else None
+    role = checkpoint.role(GENERATORS) if checkpoint is not None else None
+    card: dict[str, Any] = {"name": generator.identity.name, "source_sha256": generator.identity.sha256}
+    if checkpoint is not None and role is not None:
+        card = _card(generator, checkpoint.card, checkpoint.read(role))
+    tensors = {name: value.half() if value.is_floating_point() else value for name, value in generator.state_dict().items()}
+    with whole_file(out) as part:
+        safetensors.save(part, tensors, card | {"tuned": True})
+
+
 def _silent(note: str) -> None:
     """Pass over what the result of a conversion says anyhow."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from invert.presets import AUTO, DEFAULT_PRESET, PRESETS, PROJECTOR, preset_of
 from pretrained.catalog import DEFAULT_GENERATOR
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from generators.base import Generator
     from invert.pipeline import Tools
     from invert.recipe import Recipe
 
@@ -55,7 +57,14 @@ _RECIPE_OPTIONS = (
         default="stylemap",
         show_default=True,
         metavar="NAME",
-        help="stylemap, projector, psp, e4e, restyle (in --generator's own file), or an encoder's file.",
+        help="auto, stylemap-e, stylemap, e4e, psp, projector, restyle (in --generator's own file), or an encoder's file.",
+    ),
+    click.option(
+        "--preset",
+        default=DEFAULT_PRESET,
+        show_default=True,
+        type=click.Choice(list(PRESETS)),
+        help="Of --method auto. " + " ".join(f"{name}: {preset.about}." for name, preset in PRESETS.items()),
     ),
     click.option(
         "--encoder",
@@ -65,6 +74,13 @@ _RECIPE_OPTIONS = (
     ),
     click.option(
         "--refine", default=0, metavar="N", type=click.IntRange(0), help="Polish an encoder's code by N projector steps."
+    ),
+    click.option(
+        "--tune",
+        default=0,
+        metavar="N",
+        type=click.IntRange(0),
+        help="Tune the generator itself to each face by N steps afterwards (PTI).",
     ),
     click.option(
         "--steps", default=100, show_default=True, metavar="N", type=click.IntRange(1), help="Steps of the projector."
@@ -169,8 +185,15 @@ def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
         # Nobody named a method: the encoder is one.
         recipe, settings = replace(recipe, method=settings["encoder"]), settings | {"encoder": None}
     generator = recipe.generator or DEFAULT_GENERATOR
-    names = (*(("space",) if recipe.method == "projector" else ()), steps_of(recipe.method), "seed", "dtype")
-    names += ("encoder",) if settings["encoder"] else ()
+    by_hand = {name for name in typed if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
+    if "preset" in by_hand and "method" not in by_hand:
+        recipe = replace(recipe, method=AUTO)
+    names: tuple[str, ...] = ("seed", "dtype")
+    if recipe.method == AUTO:
+        names += ("preset",)
+    else:
+        names += (*(("space",) if recipe.method == PROJECTOR else ()), steps_of(recipe.method))
+        names += tuple(name for name in ("tune", "encoder") if settings[name])
     specs = (*recipe.edits, *parse_edits(edits))
     if generator in CATALOG:
         specs = tuple(check_name(spec, generator) for spec in specs)
@@ -179,11 +202,32 @@ def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
 
 def steps_of(method: str) -> str:
     """Name the setting that says how many steps a method takes."""
-    return "steps" if method == "projector" else "refine"
+    return "steps" if method == PROJECTOR else "refine"
 
 
-def load_tools(recipe: Recipe, device: Any, on_step: Callable[[int, dict[str, float]], None] | None = None) -> Tools:
-    """Load every network that a recipe needs.
+def total_steps(recipe: Recipe) -> int:
+    """Return how many optimiser steps a face takes."""
+    return int(recipe.settings.get(steps_of(recipe.method), 0)) + int(recipe.settings.get("tune", 0))
+
+
+def settle(recipe: Recipe, network: Generator) -> Recipe:
+    """Say what ``auto`` means for a generator: the method and its steps, so that the recipe gives the same again."""
+    from dataclasses import replace
+
+    from invert.inverters import best_method
+
+    if recipe.method != AUTO:
+        return recipe
+    method, effort = best_method(network), preset_of(recipe.settings["preset"])
+    settings = {key: value for key, value in recipe.settings.items() if key != "preset"}
+    settings |= {"space": "w_plus", "steps": effort.steps} if method == PROJECTOR else {"refine": effort.refine}
+    return replace(recipe, method=method, settings=settings | ({"tune": effort.tune} if effort.tune else {}))
+
+
+def load_tools(
+    recipe: Recipe, device: Any, on_step: Callable[[int, dict[str, float]], None] | None = None
+) -> tuple[Tools, Recipe]:
+    """Load every network that a recipe needs; return the recipe with them, whose method is settled.
 
     Raises:
         UnknownName: no such method, generator or direction.
@@ -213,9 +257,12 @@ def load_tools(recipe: Recipe, device: Any, on_step: Callable[[int, dict[str, fl
         )
     directions = load_directions(recipe.edits, network)
     perceptual = load_perceptual(device, notify)
-    options = {key: value for key, value in recipe.settings.items() if key in ("space", "steps", "refine", "encoder")}
+    recipe = settle(recipe, network)
+    options = {
+        key: value for key, value in recipe.settings.items() if key in ("space", "steps", "refine", "tune", "encoder")
+    }
     inverter = load_inverter(recipe.method, network, perceptual=perceptual, on_step=on_step, **options)
-    return Tools(network, inverter, perceptual, directions)
+    return Tools(network, inverter, perceptual, directions), recipe
 
 
 class Progress:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invert.cli.options import Progress, choose_device, load_tools, recipe_options, resolve_recipe, steps_of
+from invert.cli.options import Progress, choose_device, load_tools, recipe_options, resolve_recipe, total_steps
 
 if TYPE_CHECKING:
     from invert.recipe import Recipe
@@ -70,7 +70,7 @@ def command(
             return
         _check_writable(output)
         progress = Progress()
-        tools = load_tools(recipe, chosen, progress.on_step)
+        tools, recipe = load_tools(recipe, chosen, progress.on_step)
         if compiled:
             compile_synthesis(tools.generator)
     except (BrokenFile, DownloadFailed):
@@ -79,7 +79,7 @@ def command(
         raise click.UsageError(str(error)) from error
     reports, failures = [], []
     for number, (source, stem) in enumerate(zip(sources, unique_stems(sources), strict=True)):
-        progress.begin(f"{source.name} ({number + 1}/{len(sources)})", recipe.settings.get(steps_of(recipe.method), 0))
+        progress.begin(f"{source.name} ({number + 1}/{len(sources)})", total_steps(recipe))
         try:
             found = process_photo(source, output, tools, recipe, stem)
         except OutputError:

@@ -58,7 +58,11 @@ def command(
     open_clip(clip)  # Fail before the networks are loaded.
     try:
         recipe = resolve_recipe(recipe_file, edits)
-        tools = load_tools(recipe, chosen)
+        tools, recipe = load_tools(recipe, chosen)
+        if recipe.settings.get("tune"):
+            raise click.UsageError(
+                "frames share one generator, which is not tuned: leave out --tune, or take --preset better"
+            )
     except (BrokenFile, DownloadFailed):
         raise  # No mistake in the command.
     except ToolkitError as error:

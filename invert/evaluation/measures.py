@@ -153,7 +153,7 @@ def _edited(spec: EditSpec, edit: Edit, generator: Generator, identities: Sequen
 
     @torch.no_grad()
     def values(inverter: Inverter, inversion: Inversion, images: Images) -> Float[Tensor, "rows batch"]:
-        drawn = generator.synthesis(edit(inversion.latent, spec.strength))
+        drawn = (inversion.generator or generator).synthesis(edit(inversion.latent, spec.strength))
         rows = [torch.full((len(images),), math.nan)] * len(forms)
         if is_encoder(inverter):
             back = edit(inverter.encode(drawn), -spec.strength)

@@ -12,10 +12,14 @@ from typing import Any
 from generators.base import Generator
 from generators.errors import ToolkitError, UnknownName
 from invert.inversion import Inverter
-from invert.inverters import PROJECTOR, load_inverter, method_names
+from invert.inverters import load_inverter, method_names
 from invert.perceptual import Perceptual
+from invert.presets import AUTO, PROJECTOR
 from pretrained.cache import sha256
 from pretrained.shipped import encoder_names
+
+TUNED = "+pti"
+"""Behind a method: the generator is tuned to each face (pivotal tuning inversion)."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,13 @@ class Method:
     """A column of the table."""
 
     spec: str
-    """As the user wrote it: ``stylemap``, ``stylemap+30``, ``projector``, or an encoder's file."""
+    """As the user wrote it: ``stylemap``, ``stylemap+30``, ``stylemap+60+pti60``, ``projector``, or an encoder's file."""
     base: str
     """Without the refinement."""
     refine: int
     """Projector steps after an encoder."""
+    tune: int
+    """Steps of tuning the generator to each face."""
     steps: int
     """Of the projector alone."""
     space: str
@@ -43,13 +49,14 @@ class Method:
         own: dict[str, Any] = {"method": self.base, "weights_sha256": self.weights_sha256, "refine": self.refine}
         if self.base == PROJECTOR:
             own = {"method": PROJECTOR, "steps": self.steps, "space": self.space}
+        own |= {"tune": self.tune} if self.tune else {}
         shared = self.settings if self.is_optimised else {k: v for k, v in self.settings.items() if k != "loss"}
         return own | shared
 
     @property
     def is_optimised(self) -> bool:
-        """Whether the projector has a part in it."""
-        return self.base == PROJECTOR or self.refine > 0
+        """Whether a loss is minimised for each face."""
+        return self.base == PROJECTOR or self.refine > 0 or self.tune > 0
 
     @property
     def key(self) -> str:
@@ -61,7 +68,13 @@ class Method:
     def load(self, generator: Generator, perceptual: Perceptual | None) -> Inverter:
         """Make the inverter; see ``load_inverter`` for what can go wrong."""
         return load_inverter(
-            self.base, generator, space=self.space, steps=self.steps, refine=self.refine, perceptual=perceptual
+            self.base,
+            generator,
+            space=self.space,
+            steps=self.steps,
+            refine=self.refine,
+            tune=self.tune,
+            perceptual=perceptual,
         )
 
 
@@ -69,7 +82,8 @@ def parse_methods(specs: Sequence[str], steps: int = 100, space: str = "w_plus")
     """Read what ``--methods`` takes; the same method twice is one.
 
     Args:
-        specs: ``NAME`` or ``NAME+N``; a name of ``method_names()`` or an encoder's file.
+        specs: ``NAME``, ``NAME+N`` (N steps of refinement), ``NAME+ptiM`` (M of tuning) or both; NAME is one of
+            ``method_names()`` or an encoder's file.
         steps: of the projector.
         space: of the projector.
 
@@ -80,7 +94,7 @@ def parse_methods(specs: Sequence[str], steps: int = 100, space: str = "w_plus")
     methods = [_parse(spec.strip(), steps, space) for spec in specs if spec.strip()]
     if not methods:
         raise ToolkitError(
-            f"no methods: name one or more of {', '.join(method_names())}, as in stylemap,stylemap+30,projector"
+            f"no methods: name one or more of {', '.join(method_names()[1:])}, as in stylemap,stylemap+30,projector"
         )
     unique: dict[str, Method] = {}
     for method in methods:
@@ -89,15 +103,23 @@ def parse_methods(specs: Sequence[str], steps: int = 100, space: str = "w_plus")
 
 
 def _parse(spec: str, steps: int, space: str) -> Method:
-    base, plus, refine = spec.rpartition("+")
-    if not plus or Path(spec).is_file():
-        base, refine = spec, "0"
-    if not refine.isdecimal():
-        raise ToolkitError(f"method {spec!r}: expected a number of refining steps behind '+', as in stylemap+30")
+    base, refine, tune = spec, "0", "0"
+    if not Path(base).is_file() and TUNED in base:
+        base, _, tune = base.rpartition(TUNED)
+    if not Path(base).is_file() and "+" in base:
+        base, _, refine = base.rpartition("+")
+    if not (refine.isdecimal() and tune.isdecimal()):
+        raise ToolkitError(
+            f"method {spec!r}: expected a number of refining steps behind '+', as in stylemap+30, or of tuning steps behind"
+            f" '{TUNED}', as in stylemap+60{TUNED}60"
+        )
     file = encoder_names().get(base, Path(base))
     if base == PROJECTOR and int(refine):
         raise ToolkitError(f"method {spec!r}: the projector's steps are set by --steps; '+N' refines an encoder's code")
-    if base != PROJECTOR and base not in method_names() and not file.is_file():
-        raise UnknownName("method (nor is there such a file)", base, method_names())
+    named = [name for name in method_names() if name != AUTO]
+    if base == AUTO:
+        raise ToolkitError(f"method {spec!r}: a table names its methods: take one or more of {', '.join(named)}")
+    if base not in named and not file.is_file():
+        raise UnknownName("method (nor is there such a file)", base, named)
     weights = sha256(file) if base != PROJECTOR and file.is_file() else ""
-    return Method(spec, base, int(refine), steps, space, weights)
+    return Method(spec, base, int(refine), int(tune), steps, space, weights)

@@ -317,7 +317,7 @@ class _Worker:
             if content in self.run.strip_faces:
                 code = select(inversion.latent, number)
                 for spec, edit in self.run.measures.strip:
-                    image = self.run.generator.synthesis(edit(code, spec.strength))
+                    image = (inversion.generator or self.run.generator).synthesis(edit(code, spec.strength))
                     pictures[number][str(spec)] = _jpegs(image)[0]
         return pictures
 

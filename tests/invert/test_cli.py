@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from invert.cli.main import cli
 from invert.latents import load_latent
 from invert.photo import demo_photo, read_photo
+from invert.presets import PRESETS
 
 
 @pytest.fixture
@@ -291,3 +293,29 @@ def test_help_answers_without_torch(arguments):
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_auto_settles_on_a_method_and_the_recipe_says_which(run, tmp_path, encoder_file, monkeypatch):
+    monkeypatch.setattr("invert.inverters.encoder_names", lambda: {"stylemap": encoder_file})
+    monkeypatch.setattr("pretrained.loading.encoder_names", lambda: {"stylemap": encoder_file})
+    monkeypatch.setitem(PRESETS, "best", replace(PRESETS["best"], refine=2, tune=1))
+    result = run(demo_photo(), "--preset", "best", method="auto")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out/astronaut/report.json").read_text())
+    recipe = report["recipe"]
+    assert (recipe["method"], recipe["refine"], recipe["tune"]) == ("stylemap", 2, 1)
+    assert "preset" not in recipe
+    assert (tmp_path / "out/astronaut/generator.safetensors").is_file()
+    plan = json.loads(run(demo_photo(), "--dry-run", "--preset", "fast", method="auto").stdout)
+    assert (plan["method"], plan["preset"]) == ("auto", "fast")
+
+
+def test_a_preset_alone_means_auto(generator_file, tmp_path):
+    arguments = ["--demo", "--preset", "fast", "-n", "--generator", str(generator_file), "-o", str(tmp_path)]
+    plan = json.loads(CliRunner().invoke(cli, arguments).stdout)
+    assert plan["method"] == "auto"
+
+
+def test_help_says_what_the_presets_do():
+    text = " ".join(CliRunner().invoke(cli, ["run", "--help"]).output.split())
+    assert all(preset.about[:30] in text for preset in PRESETS.values())

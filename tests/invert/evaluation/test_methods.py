@@ -15,6 +15,18 @@ def test_a_refinement_stands_behind_a_plus(encoder_file):
     assert projector.own_settings["steps"] == 7
 
 
+def test_a_tuning_stands_behind_pti(encoder_file):
+    tuned, both, projector = parse_methods([f"{encoder_file}+pti8", f"{encoder_file}+30+pti8", "projector+pti4"])
+    assert [(m.refine, m.tune) for m in (tuned, both, projector)] == [(0, 8), (30, 8), (0, 4)]
+    assert all(method.is_optimised for method in (tuned, both, projector))
+    assert len({method.key for method in (tuned, both, *parse_methods([str(encoder_file), f"{encoder_file}+30"]))}) == 4
+
+
+def test_a_tuned_method_tunes(encoder_file, tiny_generator, cheap_distance):
+    (method,) = parse_methods([f"{encoder_file}+pti2"])
+    assert method.load(tiny_generator, cheap_distance).tuner.steps == 2
+
+
 def test_keys_go_by_what_figures_depend_on(encoder_file, tmp_path):
     shutil.copy(encoder_file, tmp_path / "copy.safetensors")
     (one,), (copy,) = parse_methods([str(encoder_file)]), parse_methods([str(tmp_path / "copy.safetensors")])
@@ -30,7 +42,13 @@ def test_a_method_that_is_named_twice_is_one_column(encoder_file):
 
 @pytest.mark.parametrize(
     ("spec", "message"),
-    [("projektor", "did you mean projector"), ("projector+3", "set by --steps"), ("stylemap+x", "expected a number")],
+    [
+        ("projektor", "did you mean projector"),
+        ("projector+3", "set by --steps"),
+        ("stylemap+x", "expected a number"),
+        ("stylemap+3+ptix", "expected a number"),
+        ("auto", "a table names its methods: take one or more of"),
+    ],
 )
 def test_malformed_methods_are_refused_in_words(spec, message):
     with pytest.raises(ToolkitError, match=message):

@@ -1,0 +1,44 @@
+"""How much work goes into a face, where the user leaves the method open (``auto``)? Presets: fast, better, best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from generators.errors import UnknownName
+
+AUTO = "auto"
+PROJECTOR = "projector"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How much work goes into a face."""
+
+    refine: int
+    """Projector steps after an encoder."""
+    steps: int
+    """Of the projector, for a generator without an encoder."""
+    tune: int
+    """Steps of tuning the generator (PTI)."""
+    about: str
+    """What it does, and what that gave on the validation faces (README, "Methods")."""
+
+
+PRESETS = {
+    "fast": Preset(0, 60, 0, "the encoder alone"),
+    "better": Preset(30, 100, 0, "the encoder and 30 projector steps"),
+    "best": Preset(60, 150, 60, "the encoder, 60 projector steps and 60 of tuning the generator"),
+}
+"""Effort by name."""
+DEFAULT_PRESET = "better"
+
+
+def preset_of(name: str) -> Preset:
+    """Return a preset.
+
+    Raises:
+        UnknownName: there is none of that name.
+    """
+    if name not in PRESETS:
+        raise UnknownName("preset", name, PRESETS)
+    return PRESETS[name]
