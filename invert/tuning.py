@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -34,6 +35,9 @@ class Tuner:
     learning_rate: float = 3e-4
     l2_weight: float = 1.0
     perceptual_weight: float = 0.8
+    detail_weight: float = 1.0
+    """Of the mean squared change of what is too fine for the loss's 256 px: it has no reason to change, and would answer
+    with a grid of dots."""
     on_step: Callable[[int, dict[str, float]], None] | None = None
     """Told the number of the step and its loss terms, as means over the batch."""
 
@@ -53,17 +57,22 @@ class Tuner:
         weights = [p.requires_grad_() for p in tuned.synthesis.parameters()]  # type: ignore[attr-defined]
         optimizer = torch.optim.Adam(weights, lr=self.learning_rate, betas=(0.9, 0.99))
         best_loss, best = math.inf, copy.deepcopy(tuned.state_dict())
+        with torch.no_grad():
+            detail = _detail(self.generator.synthesis(pivot))
         history: list[dict[str, float]] = []
         interrupted = False
         try:
             for step in range(self.steps + 1):
                 with torch.set_grad_enabled(step < self.steps):
-                    drawn = resize(tuned.synthesis(pivot), LOSS_RESOLUTION)
+                    image_now = tuned.synthesis(pivot)
+                    drawn = resize(image_now, LOSS_RESOLUTION)
                     terms = {
                         "mse": (drawn - target).square().mean(),
                         "perceptual": self.perceptual(drawn, target).mean(),
+                        "detail": (_detail(image_now) - detail).square().mean(),
                     }
-                    loss = self.l2_weight * terms["mse"] + self.perceptual_weight * terms["perceptual"]
+                    weights_of = {"mse": self.l2_weight, "perceptual": self.perceptual_weight, "detail": self.detail_weight}
+                    loss = torch.stack([weights_of[name] * value for name, value in terms.items()]).sum()
                 row = {"loss": loss.item()} | {name: value.item() for name, value in terms.items()}
                 history.append(row)
                 if row["loss"] < best_loss:
@@ -82,6 +91,14 @@ class Tuner:
         tuned.requires_grad_(False)
         with torch.no_grad():
             return Inversion(pivot, tuned.synthesis(pivot), history, interrupted, tuned)
+
+
+def _detail(image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+    """Return what an image has above the resolution of the loss; nothing for one that is no larger."""
+    if image.shape[-1] <= LOSS_RESOLUTION:
+        return torch.zeros_like(image)
+    seen = resize(image, LOSS_RESOLUTION)
+    return image - F.interpolate(seen, image.shape[2:], mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True)

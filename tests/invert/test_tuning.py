@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from invert.inversion import Inversion
-from invert.tuning import TunedInverter, Tuner
+from invert.tuning import TunedInverter, Tuner, _detail
 
 
 @pytest.fixture
@@ -70,3 +70,23 @@ def test_a_tuned_inverter_finds_the_code_first(tiny_generator, cheap_distance, t
     assert found.history[:1] == first
     assert len(found.history) == 3
     assert found.generator is not None
+
+
+def test_what_is_too_fine_for_the_loss_hardly_changes(tiny_generator, cheap_distance, target, monkeypatch):
+    monkeypatch.setattr("invert.tuning.LOSS_RESOLUTION", 64)
+    image, pivot = target
+
+    def change(weight):
+        tuner = Tuner(tiny_generator, cheap_distance, steps=6, learning_rate=3e-3, detail_weight=weight)
+        return _detail(tuner(image, pivot).image - tiny_generator.synthesis(pivot)).square().mean()
+
+    assert change(100.0) < 0.5 * change(0.0)
+
+
+def test_what_an_image_has_above_the_losses_resolution_is_lost_when_it_is_shrunk(monkeypatch):
+    monkeypatch.setattr("invert.tuning.LOSS_RESOLUTION", 8)
+    dots = torch.ones(1, 3, 16, 16)
+    dots[:, :, ::2, ::2] = dots[:, :, 1::2, 1::2] = -1
+    assert torch.equal(_detail(dots), dots)
+    assert _detail(torch.full((1, 3, 16, 16), 0.5)).abs().max() == 0
+    assert not _detail(torch.rand(1, 3, 8, 8)).any(), "all of it is seen"
