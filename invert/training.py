@@ -84,7 +84,7 @@ RECIPES: dict[str, Losses] = {
     "psp": Losses(code=0.1, lpips=1.0, roughness=0.0),
     "e4e": Losses(code=0.25, lpips=1.0, delta=0.01, adversarial=0.05, roughness=0.0),
     "stylemap": Losses(code=0.1, lpips=1.0, roughness=0.001),
-    "stylemap-e": Losses(code=0.25, lpips=1.0, delta=0.01, adversarial=0.05, consistency=0.5, roughness=0.02),
+    "stylemap-e": Losses(code=0.5, lpips=1.0, delta=0.01, consistency=1.0, roughness=0.02),
 }
 """Weights of the terms by kind of encoder; the kinds themselves are in ``encoders.compact``."""
 

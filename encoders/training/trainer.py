@@ -217,22 +217,27 @@ class EncoderTrainer:
         """Encode faces, edit the codes, and let the whole generator draw them.
 
         What it teaches is the consistency that LEC measures: an edited code must be found again in its image. Three of four
-        codes move along random differences of W; of maps, half take a part of another face's.
+        codes move along random differences of W, half of these in some layers only, as edits do; of maps, half take a part
+        of another face's.
 
         Returns:
             The images, and the codes that drew them.
         """
         latent: AnyBatch = self.encoder(image)
-        batch = image.shape[0]
+        batch, num_ws = image.shape[0], self.generator.num_ws
         if batch == 0:  # Nothing to draw, and some ops refuse empty batches.
             return image, latent
         z = torch.randn(2, batch, self.generator.z_dim, generator=random).to(self.device)
         # 0.4 of the difference of two faces is as long as an edit of age by three standard deviations.
-        strength = 0.4 * torch.rand(batch, 1, generator=random) * (torch.rand(batch, 1, generator=random) < 0.75)
-        away = (self.generator.mapping.w(z[0]) - self.generator.mapping.w(z[1])) * strength.to(self.device)
+        strength = 0.8 * torch.rand(batch, generator=random) * (torch.rand(batch, generator=random) < 0.75)
+        first, last = torch.randint(num_ws, (2, batch, 1), generator=random).sort(0).values
+        layer = torch.arange(num_ws)
+        moved = (first <= layer) & (layer <= last) | (torch.rand(batch, 1, generator=random) < 0.5)
+        share = (strength[:, None] * moved).to(self.device)
+        away = self.generator.mapping.w(z[0]) - self.generator.mapping.w(z[1])
         if not isinstance(latent, Tensor):
             latent = mix_neighbours(latent, random)
-        latent = map_layers(latent, lambda _, style_map: style_map + away[:, :, None, None])
+        latent = map_layers(latent, lambda k, style_map: style_map + (share[:, k, None] * away)[:, :, None, None])
         return resize(self.generator.synthesis(latent).clamp(-1, 1), 256), latent
 
     def state_dict(self) -> dict[str, Any]:
