@@ -29,8 +29,9 @@ from pretrained.loading import load_encoder
 from pretrained.psp import METHODS, choose
 from pretrained.shipped import encoder_names
 
-REFINE_LEARNING_RATE = 0.05
-"""Of the projector's steps after an encoder."""
+REFINE_LEARNING_RATES = {"w_plus": 0.05, "stylemap": 0.015}
+"""Of the projector's steps after an encoder, by space. Maps have hundreds of times as many numbers: at the vectors' rate they
+paint the face, and edits do nothing any more; at their own they come as close, and stay where edits work."""
 
 
 PREFERRED = ("stylemap-e", "stylemap", "e4e", "psp")
@@ -132,7 +133,7 @@ def load_inverter(
     else:
         network = _find_encoder(method, encoder, generator)
         _check_fit(network, generator, str(encoder or method))
-        refiner = replace(projector(refine, REFINE_LEARNING_RATE), space=network.space) if refine else None
+        refiner = replace(projector(refine, REFINE_LEARNING_RATES[network.space]), space=network.space) if refine else None
         inverter = EncoderInverter(network, generator, refiner, looks)
     if not tune:
         return inverter

@@ -27,7 +27,7 @@ class Preset:
 PRESETS = {
     "fast": Preset(0, 60, 0, "the encoder alone"),
     "better": Preset(30, 100, 0, "the encoder and 30 projector steps"),
-    "best": Preset(60, 150, 60, "the encoder, 60 projector steps and 60 of tuning the generator"),
+    "best": Preset(40, 150, 40, "the encoder, 40 projector steps and 40 of tuning the generator"),
 }
 """Effort by name."""
 DEFAULT_PRESET = "better"

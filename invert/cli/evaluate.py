@@ -35,7 +35,7 @@ METRICS = "mse,psnr,ssim,ms-ssim,lpips-squeeze,id-dlib"
     default="stylemap",
     show_default=True,
     metavar="A,B",
-    help="Encoders by name or file (with +N: N refining steps), projector.",
+    help="Encoders by name or file (with +N: N refining steps; with +ptiM: M of tuning the generator), projector.",
 )
 @click.option("--metrics", default=METRICS, show_default=True, metavar="A,B", help="What to measure.")
 @click.option(
