@@ -30,8 +30,8 @@ from pretrained.psp import METHODS, choose
 from pretrained.shipped import encoder_names
 
 REFINE_LEARNING_RATES = {"w_plus": 0.05, "stylemap": 0.015}
-"""Of the projector's steps after an encoder, by space. Maps have hundreds of times as many numbers: at the vectors' rate they
-paint the face, and edits do nothing any more; at their own they come as close, and stay where edits work."""
+"""Of the projector's steps after an encoder, by space. Maps have hundreds of times as many numbers: at the vectors' rate
+they paint the face, and edits do nothing any more; at their own they come as close, and stay where edits work."""
 
 
 PREFERRED = ("stylemap-e", "stylemap", "e4e", "psp")
