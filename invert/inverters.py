@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from pretrained.loading import load_encoder
 from pretrained.psp import METHODS, choose
 from pretrained.shipped import encoder_names
 
-REFINE_LEARNING_RATES = {"w_plus": 0.05, "stylemap": 0.015}
+REFINE_LEARNING_RATES = {"w": 0.05, "w_plus": 0.05, "stylemap": 0.015}
 """Of the projector's steps after an encoder, by space. Maps have hundreds of times as many numbers: at the vectors' rate
 they paint the face, and edits do nothing any more; at their own they come as close, and stay where edits work."""
 
@@ -116,14 +117,15 @@ def load_inverter(
     """
     device = generator.w_avg.device
     if method == AUTO and encoder is None:
-        effort = preset_of(preset)
-        method, steps, refine, tune = best_method(generator), effort.steps, effort.refine, effort.tune
-    needs_distance = method == PROJECTOR or refine or tune
-    distance = load_perceptual(device) if perceptual is None and needs_distance else perceptual
+        method, effort = choose_method(generator, preset)
+        steps, refine, tune = (effort.get(name, 0) for name in ("steps", "refine", "tune"))
+
+    @cache
+    def distance() -> Perceptual:  # Only once nothing else can be wrong: it may have to be fetched.
+        return perceptual if perceptual is not None else load_perceptual(device)
 
     def projector(count: int, learning_rate: float) -> Projector:
-        assert distance is not None
-        return Projector(generator, distance, space, count, learning_rate, on_step=on_step)
+        return Projector(generator, distance(), space, count, learning_rate, on_step=on_step)
 
     inverter: Inverter
     if method == PROJECTOR:
@@ -137,10 +139,20 @@ def load_inverter(
         inverter = EncoderInverter(network, generator, refiner, looks)
     if not tune:
         return inverter
-    assert distance is not None
     before = steps if method == PROJECTOR else refine
     later = None if on_step is None else lambda step, terms: on_step(before + step, terms)
-    return TunedInverter(inverter, Tuner(generator, distance, tune, on_step=later))
+    return TunedInverter(inverter, Tuner(generator, distance(), tune, on_step=later))
+
+
+def choose_method(generator: Generator, preset: str) -> tuple[str, dict[str, int]]:
+    """Say what ``auto`` means: the best method for a generator, and a preset's steps as options of ``load_inverter``.
+
+    Raises:
+        UnknownName: no such preset.
+    """
+    effort, method = preset_of(preset), best_method(generator)
+    steps = {"steps": effort.steps} if method == PROJECTOR else {"refine": effort.refine}
+    return method, steps | ({"tune": effort.tune} if effort.tune else {})
 
 
 def best_method(generator: Generator) -> str:

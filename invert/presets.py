@@ -21,7 +21,7 @@ class Preset:
     tune: int
     """Steps of tuning the generator (PTI)."""
     about: str
-    """What it does, and what that gave on the validation faces (README, "Methods")."""
+    """What it does, and what that gave on test faces (README, "Methods")."""
 
 
 PRESETS = {

@@ -58,8 +58,6 @@ class Tuner:
         weights = [p.requires_grad_() for p in tuned.synthesis.parameters()]  # type: ignore[attr-defined]
         optimizer = torch.optim.Adam(weights, lr=self.learning_rate, betas=(0.9, 0.99))
         best_loss, best = math.inf, copy.deepcopy(tuned.state_dict())
-        with torch.no_grad():
-            detail = _detail(self.generator.synthesis(pivot))
         history: list[dict[str, float]] = []
         interrupted = False
         try:
@@ -67,6 +65,8 @@ class Tuner:
                 with torch.set_grad_enabled(step < self.steps):
                     image_now = tuned.synthesis(pivot)
                     drawn = resize(image_now, LOSS_RESOLUTION)
+                    if step == 0:  # Nothing is tuned yet.
+                        detail = _detail(image_now.detach())
                     terms = {
                         "mse": (drawn - target).square().mean(),
                         "perceptual": self.perceptual(drawn, target).mean(),
@@ -115,4 +115,4 @@ class TunedInverter:
         if found.interrupted:
             return found
         tuned = self.tuner(image, found.latent)
-        return replace(tuned, history=found.history + tuned.history, interrupted=found.interrupted or tuned.interrupted)
+        return replace(tuned, history=found.history + tuned.history)

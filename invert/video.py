@@ -434,8 +434,7 @@ def _refined(items: Iterable[_Item], tools: Tools, later_steps: int | None) -> I
         yield from items
         return
     steps = max(1, projector.steps // 10) if later_steps is None else later_steps
-    rate = REFINE_LEARNING_RATES["stylemap" if projector.space == "stylemap" else "w_plus"]
-    later = replace(projector, steps=steps, learning_rate=rate)
+    later = replace(projector, steps=steps, learning_rate=REFINE_LEARNING_RATES[projector.space])
     before: _Item | None = None
     polished: Latent | None = None
     for item in items:

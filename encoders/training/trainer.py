@@ -89,9 +89,7 @@ class EncoderTrainer:
             preview.requires_grad_(False)  # Only while it is fitted: the encoder's steps need no gradient of it.
             # Adam moves each weight as far, so layers that read thousands of numbers move too far at the others' rate.
             wide = [*preview.affine.parameters(), *preview.linear.parameters()]
-            rest = [
-                p for module in (preview.squeeze, preview.conv1, preview.conv2, preview.bands) for p in module.parameters()
-            ]
+            rest = [p for p in preview.parameters() if not any(p is parameter for parameter in wide)]
             groups = [{"params": wide, "scale": 0.2}, {"params": rest, "scale": 1.0}]
             self.preview_optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
         with torch.random.fork_rng():

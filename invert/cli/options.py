@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invert.presets import AUTO, DEFAULT_PRESET, PRESETS, PROJECTOR, preset_of
+from invert.presets import AUTO, DEFAULT_PRESET, PRESETS, PROJECTOR
 from pretrained.catalog import DEFAULT_GENERATOR
 
 if TYPE_CHECKING:
@@ -214,14 +214,14 @@ def settle(recipe: Recipe, network: Generator) -> Recipe:
     """Say what ``auto`` means for a generator: the method and its steps, so that the recipe gives the same again."""
     from dataclasses import replace
 
-    from invert.inverters import best_method
+    from invert.inverters import choose_method
 
     if recipe.method != AUTO:
         return recipe
-    method, effort = best_method(network), preset_of(recipe.settings["preset"])
+    method, effort = choose_method(network, recipe.settings["preset"])
     settings = {key: value for key, value in recipe.settings.items() if key != "preset"}
-    settings |= {"space": "w_plus", "steps": effort.steps} if method == PROJECTOR else {"refine": effort.refine}
-    return replace(recipe, method=method, settings=settings | ({"tune": effort.tune} if effort.tune else {}))
+    settings |= {"space": "w_plus"} if method == PROJECTOR else {}
+    return replace(recipe, method=method, settings=settings | effort)
 
 
 def load_tools(

@@ -93,13 +93,16 @@ def parse_methods(specs: Sequence[str], steps: int = 100, space: str = "w_plus")
     """
     methods = [_parse(spec.strip(), steps, space) for spec in specs if spec.strip()]
     if not methods:
-        raise ToolkitError(
-            f"no methods: name one or more of {', '.join(method_names()[1:])}, as in stylemap,stylemap+30,projector"
-        )
+        raise ToolkitError(f"no methods: name one or more of {', '.join(_named())}, as in stylemap,stylemap+30,projector")
     unique: dict[str, Method] = {}
     for method in methods:
         unique.setdefault(method.key, method)
     return list(unique.values())
+
+
+def _named() -> list[str]:
+    """Return the methods that a table can name: ``auto`` is none of its own."""
+    return [name for name in method_names() if name != AUTO]
 
 
 def _parse(spec: str, steps: int, space: str) -> Method:
@@ -116,10 +119,9 @@ def _parse(spec: str, steps: int, space: str) -> Method:
     file = encoder_names().get(base, Path(base))
     if base == PROJECTOR and int(refine):
         raise ToolkitError(f"method {spec!r}: the projector's steps are set by --steps; '+N' refines an encoder's code")
-    named = [name for name in method_names() if name != AUTO]
     if base == AUTO:
-        raise ToolkitError(f"method {spec!r}: a table names its methods: take one or more of {', '.join(named)}")
-    if base not in named and not file.is_file():
-        raise UnknownName("method (nor is there such a file)", base, named)
+        raise ToolkitError(f"method {spec!r}: a table names its methods: take one or more of {', '.join(_named())}")
+    if base not in _named() and not file.is_file():
+        raise UnknownName("method (nor is there such a file)", base, _named())
     weights = sha256(file) if base != PROJECTOR and file.is_file() else ""
     return Method(spec, base, int(refine), int(tune), steps, space, weights)
