@@ -52,10 +52,48 @@ def relight(image: Image, generator: torch.Generator, amount: float = 0.15) -> I
     return (image * gain.to(image) + offset.to(image)).clamp(-1, 1)
 
 
-def soften(image: Image, generator: torch.Generator) -> Image:
-    """Lower the resolution of half of the images by up to 2.5 times, as small or compressed photos have it."""
+def patch(
+    image: Image, other: Float[Tensor, "others 3 height width"], generator: torch.Generator, chance: float = 0.3
+) -> Image:
+    """Give some of the images, on one side of a random line, what other images have there.
+
+    A small set of portraits has few backgrounds, and hair that goes with the face: together they have many more.
+
+    Args:
+        image: in [-1, 1].
+        other: what is taken from, of the same size; as many as there are, over and over.
+        generator: source of randomness.
+        chance: share of the images that are changed.
+    """
+    batch = image.shape[0]
+    chosen = torch.rand(batch, 1, 1, 1, generator=generator) < chance
+    mask = one_side(batch, image.shape[2], generator, sharpest=100.0) * chosen
+    if not batch or not other.shape[0]:
+        return image
+    return image.lerp(other[torch.arange(batch) % other.shape[0]], mask.to(image))
+
+
+def one_side(
+    batch: int, side: int, generator: torch.Generator, sharpest: float = 8.0
+) -> Float[Tensor, "batch 1 {side} {side}"]:
+    """Return masks that rise from 0 to 1 across random lines near the centre.
+
+    Args:
+        batch: how many.
+        side: in pixels.
+        generator: source of randomness.
+        sharpest: largest slope of the edges, per half side; the least is 8.
+    """
+    angle, offset, slope = torch.rand(3, batch, 1, 1, generator=generator)
+    y, x = torch.meshgrid(torch.linspace(-1, 1, side), torch.linspace(-1, 1, side), indexing="ij")
+    turn = 2 * math.pi * angle
+    return torch.sigmoid(8 * (sharpest / 8) ** slope * (turn.cos() * x + turn.sin() * y + offset - 0.5))[:, None]
+
+
+def soften(image: Image, generator: torch.Generator, chance: float = 0.25) -> Image:
+    """Lower the resolution of some of the images by up to 2.5 times, as small or compressed photos have it."""
     out = image.clone()
-    for i in torch.nonzero(torch.rand(image.shape[0], generator=generator) < 0.5).flatten().tolist():
+    for i in torch.nonzero(torch.rand(image.shape[0], generator=generator) < chance).flatten().tolist():
         side = int(image.shape[3] / (1 + 1.5 * float(torch.rand((), generator=generator))))
         small = F.interpolate(image[i : i + 1], (side, side), mode="area")
         out[i] = F.interpolate(small, image.shape[2:], mode="bilinear", align_corners=False)[0]

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from encoders.training.augment import compress, misalign, random_flip, relight, soften
+from encoders.training.augment import compress, misalign, one_side, patch, random_flip, relight, soften
 from encoders.training.discriminator import LatentAdversary, style_vectors
 from encoders.training.distributed import average_gradients, gather, parallel, rank, world_size
 from encoders.training.losses import Losses, code_error, delta_norm, roughness
@@ -277,9 +277,8 @@ class EncoderTrainer:
         random: torch.Generator,
     ) -> tuple[dict[str, Tensor], AnyBatch]:
         """Return every term, and the codes of real and sampled faces."""
-        # Real faces change as a whole (any face is a fair target); drawn ones only in what the encoder sees, since their
-        # codes stay those of the untouched face.
-        real = relight(misalign(random_flip(real, random), random), random)
+        # Real faces change as a whole (any face is a fair target); drawn ones move a little, and their codes stay.
+        real = relight(patch(misalign(random_flip(real, random), random), sampled, random), random)
         known = misalign(torch.cat([sampled, own]), random, shift=0.01, scale=0.015, roll_deg=1.0)
         seen = compress(soften(torch.cat([real, known]), random), random)
         with self._autocast():
@@ -289,7 +288,7 @@ class EncoderTrainer:
         of_real, of_sampled = select(latent, slice(0, counts[0])), select(latent, slice(counts[0], sum(counts)))
         of_own, trusted = select(latent, slice(sum(counts), None)), select(latent, slice(0, sum(counts)))
         resolution = 256 if self.preview is None else 2 * self.preview.resolution
-        target = resize(torch.cat([real, sampled[:drawn]]), resolution)
+        target = resize(torch.cat([real, known[:drawn]]), resolution)
         image = self.draw(select(latent, slice(0, counts[0] + drawn)), resolution)
         terms = {
             "l2": F.mse_loss(image, target),
@@ -339,11 +338,7 @@ class EncoderTrainer:
 def mix_neighbours(maps: StyleMaps, random: torch.Generator) -> StyleMaps:
     """Give half of the faces, on one side of a random line, the styles of the next face in the batch."""
     batch = maps[0].shape[0]
-    angle, offset = torch.rand(2, batch, 1, 1, generator=random)
-    y, x = torch.meshgrid(torch.linspace(-1, 1, 16), torch.linspace(-1, 1, 16), indexing="ij")
-    turn = 2 * math.pi * angle
-    side = torch.sigmoid(8 * (turn.cos() * x + turn.sin() * y + offset - 0.5))
-    mask = (side * (torch.rand(batch, 1, 1, generator=random) < 0.5))[:, None].to(maps[0])
+    mask = (one_side(batch, 16, random) * (torch.rand(batch, 1, 1, 1, generator=random) < 0.5)).to(maps[0])
     return tuple(torch.lerp(m, m.roll(1, 0), resize_style(mask, *m.shape[2:])) if m.shape[2] > 1 else m for m in maps)
 
 
