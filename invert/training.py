@@ -5,6 +5,7 @@ checkpoint when the same command is given again. Under ``torchrun`` the processe
 writes:
 
     sampled_*.npy             faces that the generator drew, and their codes
+    preview.pt                the preview of the generator, as the training began with it
     checkpoint.pt             networks, optimisers, moving average
     log.csv                   every term of the loss, and the validation figures
     best.pt                   the moving average that did best on the validation faces
@@ -41,6 +42,7 @@ from generators.errors import ToolkitError, UnknownName
 from generators.mobilestylegan import MobileStyleGAN
 from generators.preview import PreviewHead
 from pretrained.cache import whole_file
+from pretrained.loading import load_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +101,8 @@ def train_encoder(
     plan: Plan,
     report: Callable[[int, dict[str, float]], None] | None = None,
     identity: Callable[[Tensor, Tensor], Tensor] | None = None,
-    start: Path | None = None,
+    start: Path | str | None = None,
+    faces: Path | None = None,
 ) -> nn.Module:
     """Train an encoder, or go on with the training that ``folder`` holds, on the device of the generator.
 
@@ -113,15 +116,18 @@ def train_encoder(
         plan: what to do.
         report: called after each step with its number and terms.
         identity: per-image 1 - cosine of face embeddings of two batches of 256 px in [-1, 1]; None: that term is off.
-        start: the folder of another run, whose moving average, preview and sampled faces this one begins with.
+        start: what this run begins with: the folder of another one (its moving average, preview and sampled faces), or a
+            file or name that ``load_encoder`` takes.
+        faces: the folder of a run whose sampled faces and preview, as it began, serve this one too: drawing and fitting them
+            takes long.
 
     Returns:
         The moving average of the encoder: the one with the best perceptual distance on the validation faces if there are
         any, else the last one.
 
     Raises:
-        ToolkitError: the folder holds a run of another plan, the plan does not fit the processes, or ``start`` holds no
-            run of such an encoder.
+        ToolkitError: the folder holds a run of another plan, the plan does not fit the processes, or ``start`` or ``faces``
+            hold no such encoder or preview.
     """
     device = generator.w_avg.device
     share = _shares(plan)
@@ -132,8 +138,7 @@ def train_encoder(
     encoder.w_avg.copy_(generator.w_avg)
     encoder.to(device)
     preview = _preview(generator, plan.preview_resolution, plan.seed)
-    if start is not None:
-        begin_with(start, encoder, preview)
+    fitted = start is not None and begin_with(start, encoder, preview)
     trainer = EncoderTrainer(
         encoder, generator, perceptual, Schedule(plan.steps, plan.learning_rate), preview, plan.losses,
         seed=plan.seed, identity=identity, precision=_PRECISIONS[plan.precision],
@@ -143,20 +148,20 @@ def train_encoder(
     if resumed:
         trainer.load_state_dict(torch.load(checkpoint, weights_only=True, map_location=device)["trainer"])
         logger.info("going on from step %d", trainer.step_number)
-    drawn = folder if start is None else start
+    drawn = faces or (Path(start) if start is not None and Path(start).is_dir() else folder)
     if plan.samples and rank() == 0:
         sample_faces(generator, plan.samples, plan.seed, drawn)
     barrier()
     sampled = _sampled_batches(generator, plan, drawn, trainer.step_number, share)
-    if preview is not None and not resumed and start is None:
+    if preview is not None and not resumed and not fitted:
         _fit_preview(trainer, preview, plan, drawn, report)
     real_rows = batches(len(real), plan.batch_real, plan.seed + 2, skip=trainer.step_number)
     while trainer.step_number < plan.steps:
         began = time.perf_counter()
-        faces = from_uint8(real[next(real_rows)[share]].numpy()).to(device)
+        photos = from_uint8(real[next(real_rows)[share]].numpy()).to(device)
         images, codes = next(sampled)
         own = plan.own // world_size() if trainer.step_number % plan.own_every == 0 else 0
-        terms = trainer.step(faces, images, codes, drawn=plan.batch_drawn // world_size(), own=own, parts=plan.parts)
+        terms = trainer.step(photos, images, codes, drawn=plan.batch_drawn // world_size(), own=own, parts=plan.parts)
         terms["seconds"] = time.perf_counter() - began
         if trainer.step_number % plan.every == 0 or trainer.step_number == plan.steps:
             if rank() == 0:
@@ -171,26 +176,36 @@ def train_encoder(
     return trainer.average
 
 
-def begin_with(run: Path, encoder: Encoder, preview: PreviewHead | None) -> None:
-    """Give an encoder, of any kind on the same backbone, the moving average of another run, and a preview the run's.
+def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None) -> bool:
+    """Give an encoder, of any kind on the same backbone, the weights of another: a run's moving average, or a file's.
 
-    An encoder of deltas begins with the run's coarse styles in all layers.
+    An encoder of deltas begins with the other's coarse styles in all layers, unless that is one of deltas itself.
+
+    Returns:
+        Whether the preview was given a run's.
 
     Raises:
         ToolkitError: there is no run, or its encoder or preview is of another shape.
     """
-    file = run / "checkpoint.pt"
-    if not file.is_file():
-        raise ToolkitError(f"{run} holds no checkpoint.pt: expected the folder of a training run")
-    state = torch.load(file, weights_only=True, map_location="cpu")["trainer"]
+    run = Path(start)
     try:
-        encoder.load_state_dict(state["average"])
-        if preview is not None:
-            preview.load_state_dict(state["preview"] or {})
+        if not run.is_dir():
+            source = load_encoder(start)
+            encoder.load_state_dict(source.state_dict())
+            has_deltas = isinstance(source, StyleMapEncoder) and source.deltas
+        else:
+            if not (run / "checkpoint.pt").is_file():
+                raise ToolkitError(f"{run} holds no checkpoint.pt: expected the folder of a training run")
+            state = torch.load(run / "checkpoint.pt", weights_only=True, map_location="cpu")["trainer"]
+            encoder.load_state_dict(state["average"])
+            has_deltas = False
+            if preview is not None:
+                preview.load_state_dict(state["preview"] or {})
     except RuntimeError as error:
-        raise ToolkitError(f"{run} holds a run of another encoder or preview: {error}") from error
-    if isinstance(encoder, StyleMapEncoder) and encoder.deltas:
+        raise ToolkitError(f"{start} holds another encoder or preview: {error}") from error
+    if isinstance(encoder, StyleMapEncoder) and encoder.deltas and not has_deltas:
         encoder.styles_to_deltas()
+    return run.is_dir() and preview is not None
 
 
 def _fit_preview(
@@ -200,7 +215,14 @@ def _fit_preview(
     folder: Path,
     report: Callable[[int, dict[str, float]], None] | None,
 ) -> None:
-    """Teach the preview what the generator draws, before the encoder leans on it."""
+    """Teach the preview what the generator draws, before the encoder leans on it; or take what ``folder`` keeps of it."""
+    kept = folder / "preview.pt"
+    if kept.is_file():
+        try:
+            preview.load_state_dict(torch.load(kept, weights_only=True, map_location=trainer.device))
+        except RuntimeError as error:
+            raise ToolkitError(f"{kept} is another preview: {error}") from error
+        return
     each = replace(plan, batch_sampled=8 * world_size(), seed=plan.seed + 1)
     faces = _sampled_batches(trainer.generator, each, folder, 0, slice(rank(), None, world_size()))
     side = 2 * preview.resolution
@@ -208,9 +230,12 @@ def _fit_preview(
     schedule = Schedule(plan.preview_steps, 1e-3, warmup=20)
     for step, (image, codes) in zip(range(plan.preview_steps), faces, strict=False):
         # The perceptual distance is of no use to an image that is still blotchy.
-        error = trainer.fit_preview(codes, image, schedule.rate(step), lpips=0.1 if step >= 50 else 0.0)
+        squared = trainer.fit_preview(codes, image, schedule.rate(step), lpips=0.1 if step >= 50 else 0.0)
         if report is not None and step % 10 == 0:
-            report(step - plan.preview_steps, {"preview": error})
+            report(step - plan.preview_steps, {"preview": squared})
+    if rank() == 0:
+        with whole_file(kept) as temporary:
+            torch.save(preview.state_dict(), temporary)
 
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -38,8 +38,10 @@ METHODS = ("psp", "e4e", "stylemap", "stylemap-e")
 @click.option("--val-count", default=24, show_default=True, metavar="N", help="How many of them.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", show_default="runs/METHOD",
               help="The run; the same command goes on with a run that was stopped.")  # fmt: skip
-@click.option("--start", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
-              help="Begin with the encoder, the preview and the sampled faces of another run.")  # fmt: skip
+@click.option("--start", metavar="DIR|FILE|NAME",
+              help="Begin with another run (its encoder, preview and sampled faces), or with an encoder.")  # fmt: skip
+@click.option("--faces", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+              help="Take the sampled faces and the preview of another run.")  # fmt: skip
 @click.option("--sizes", metavar="C,M,F", help="Sides of the coarse, middle and fine style maps.")
 @click.option("--loss", "weights", multiple=True, metavar="NAME=WEIGHT", help="Weight of a term, such as consistency=0.5.")
 @click.option("--identity", type=click.Path(path_type=Path, exists=True), metavar="FILE",
@@ -76,7 +78,8 @@ def command(
     val_split: str | None,
     val_count: int,
     output: Path | None,
-    start: Path | None,
+    start: str | None,
+    faces: Path | None,
     sizes: str | None,
     weights: Sequence[str],
     identity: Path | None,
@@ -128,7 +131,7 @@ def command(
             if "val_lpips" in terms:
                 bar.write(f"step {step}: validation {perceptual.name} {terms['val_lpips']:.4f}, MSE {terms['val_mse']:.4f}")
 
-        average = train_encoder(encoder, network, perceptual, real, watched, output, plan, report, likeness, start)
+        average = train_encoder(encoder, network, perceptual, real, watched, output, plan, report, likeness, start, faces)
     if rank() == 0:
         assert isinstance(average, StyleMapEncoder)
         target = output / "encoder.safetensors"

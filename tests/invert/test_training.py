@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from encoders.compact import compact_encoder
 from generators.errors import ToolkitError
 from generators.preview import PreviewHead
 from invert.training import Plan, batches, begin_with, from_uint8, sample_codes, sample_faces, to_uint8, train_encoder
+from pretrained.loading import save_encoder
 
 PLAN = Plan(
     steps=2, batch_real=2, batch_sampled=2, batch_drawn=1, samples=6, preview_resolution=64, preview_steps=2, every=1, own=2
@@ -93,11 +95,48 @@ def test_an_encoder_of_deltas_begins_with_the_first_styles_of_another_run(
         )
 
 
+def test_a_run_begins_with_the_encoder_of_a_file(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
+    save_encoder(tmp_path / "e.safetensors", tiny_encoder, tiny_generator.identity)
+    encoder = copy.deepcopy(tiny_encoder)
+    nn.init.zeros_(encoder.top.weight)
+    assert not begin_with(tmp_path / "e.safetensors", encoder, None), "no preview comes with a file"
+    for ours, saved in zip(encoder.parameters(), tiny_encoder.parameters(), strict=True):
+        assert torch.equal(ours, saved.half().float())
+
+
+def test_an_encoder_of_deltas_in_a_file_keeps_its_deltas(tmp_path, tiny_generator):
+    encoder = compact_encoder("e4e", 12, 32, pyramid_channels=(4, 4, 4), width=4)
+    save_encoder(tmp_path / "e.safetensors", encoder, tiny_generator.identity)
+    begun = copy.deepcopy(encoder)
+    begin_with(str(tmp_path / "e.safetensors"), begun, None)
+    assert torch.equal(begun.heads[1].to_styles.weight, encoder.heads[1].to_styles.weight.half().float())
+
+
+def test_a_run_takes_the_faces_and_the_preview_of_another(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
+    first, second = tmp_path / "first", tmp_path / "second"
+    train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, first, PLAN)
+    fitted = torch.load(first / "preview.pt", weights_only=True)
+    reports = []
+    encoder = copy.deepcopy(tiny_encoder)
+    train_encoder(
+        encoder, tiny_generator, cheap_distance, faces, None, second, PLAN,
+        report=lambda step, terms: reports.append(step), faces=first,
+    )  # fmt: skip
+    assert min(reports) == 1, "nothing is fitted before the first step"
+    assert not (second / "sampled_images.npy").exists()
+    assert fitted.keys() == PreviewHead.for_generator(tiny_generator, PLAN.preview_resolution).state_dict().keys()
+    with pytest.raises(ToolkitError, match=r"preview\.pt is another preview"):
+        train_encoder(
+            encoder, tiny_generator, cheap_distance, faces, None, tmp_path / "third",
+            replace(PLAN, preview_resolution=PLAN.preview_resolution // 2), faces=first,
+        )  # fmt: skip
+
+
 def test_a_run_does_not_begin_with_one_of_another_shape(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
     with pytest.raises(ToolkitError, match=r"holds no checkpoint\.pt: expected the folder of a training run"):
         begin_with(tmp_path, tiny_encoder, None)
     train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, PLAN)
-    with pytest.raises(ToolkitError, match="holds a run of another encoder or preview"):
+    with pytest.raises(ToolkitError, match="holds another encoder or preview"):
         begin_with(tmp_path, compact_encoder("psp", 12, 32, width=4), None)
 
 
