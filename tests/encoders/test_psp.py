@@ -75,10 +75,12 @@ def test_the_codes_are_those_of_the_authors_code(network, golden, key, stage, sh
         expected = torch.from_numpy(file[key])
     with torch.inference_mode():
         codes = encoder.eval()(face)
-        # In these random weights rounding grows: a last bit at the input is 0.5 % of the codes. Where another processor
-        # adds in another order, that is as near as anything can come.
+        # In these random weights rounding grows: last bits of the input, in which NumPy's tanh differs from processor to
+        # processor, are 1 % of the codes. Elsewhere than where the files were made, that is as near as anything can come.
+        up = torch.rand(face.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+        rounding = (encoder(face.nextafter(torch.where(up, 1.0, -1.0))) - codes).abs().max()
         is_close = torch.allclose(codes, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
-        assert is_close or (codes - expected).abs().max() < 3 * (encoder(face.nextafter(torch.ones(()))) - codes).abs().max()
+        assert is_close or (codes - expected).abs().max() < min(3 * rounding, 0.02 * expected.abs().max())
 
 
 @pytest.mark.parametrize("network", NETWORKS.values())
