@@ -47,3 +47,12 @@ def test_modulation_has_first_and_second_gradients(size):
     style = torch.randn(1, 2, *size, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(modulate, (x, style))
     assert torch.autograd.gradgradcheck(modulate, (x, style))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_result_lies_as_the_features_do_whatever_the_style_does(layout):
+    x = torch.rand(2, 3, 8, 8).contiguous(memory_format=layout)
+    style = torch.rand(2, 3, 4, 4)
+    scaled = modulate(x, style)
+    assert scaled.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(scaled, x * resize_style(style, 8, 8))
