@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from generators.ops import fast_layout
+
 
 class Fire(nn.Module):
     """Squeeze to a few channels, expand by 1x1 and 3x3 convolutions side by side."""
@@ -70,7 +72,7 @@ class SqueezeBackbone(nn.Module):
         self, image: Float[Tensor, "batch in_channels height width"]
     ) -> tuple[Float[Tensor, "batch 128 h4 w4"], Float[Tensor, "batch 256 h8 w8"], Float[Tensor, "batch 512 h16 w16"]]:
         """Return features at strides 4, 8 and 16 of an image, or of several in one, in [-1, 1]."""
-        x = (image - self.shift) / self.scale
+        x = fast_layout((image - self.shift) / self.scale)
         taps = []
         for i, layer in enumerate(self.features):
             x = layer(x)

