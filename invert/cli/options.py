@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invert.presets import AUTO, DEFAULT_PRESET, PRESETS, PROJECTOR
+from invert.presets import AUTO, DEFAULT_PRESET, PRESETS, PROJECTOR, preset_of
 from pretrained.catalog import DEFAULT_GENERATOR
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ _RECIPE_OPTIONS = (
         default=DEFAULT_PRESET,
         show_default=True,
         type=click.Choice(list(PRESETS)),
-        help="Of --method auto. " + " ".join(f"{name}: {preset.about}." for name, preset in PRESETS.items()),
+        help="Of --method auto, or the steps of another one. "
+        + " ".join(f"{name}: {preset.about}." for name, preset in PRESETS.items()),
     ),
     click.option(
         "--encoder",
@@ -181,16 +182,20 @@ def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
     if "generator" in typed:
         recipe = replace(recipe, generator_sha256="")
     settings = context.params | recipe.settings | typed
+    encoder_named = bool(settings["encoder"])
     if settings["encoder"] and recipe.method == Recipe.method:
         # Nobody named a method: the encoder is one.
         recipe, settings = replace(recipe, method=settings["encoder"]), settings | {"encoder": None}
     generator = recipe.generator or DEFAULT_GENERATOR
     by_hand = {name for name in typed if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
-    if "preset" in by_hand and "method" not in by_hand:
-        recipe = replace(recipe, method=AUTO)
+    if "preset" in by_hand:
+        if "method" not in by_hand and not encoder_named:
+            recipe = replace(recipe, method=AUTO)
+        effort = preset_of(settings["preset"])
+        settings |= {name: getattr(effort, name) for name in STEPS if name not in by_hand}
     names: tuple[str, ...] = ("seed", "dtype")
     if recipe.method == AUTO:
-        names += ("preset",)
+        names += ("preset", *(name for name in STEPS if name in by_hand))
     else:
         names += (*(("space",) if recipe.method == PROJECTOR else ()), steps_of(recipe.method))
         names += tuple(name for name in ("tune", "encoder") if settings[name])
@@ -198,6 +203,10 @@ def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
     if generator in CATALOG:
         specs = tuple(check_name(spec, generator) for spec in specs)
     return replace(recipe, generator=generator, settings={name: settings[name] for name in names}, edits=specs)
+
+
+STEPS = ("steps", "refine", "tune")
+"""Settings that a preset has values for; those typed by hand go before."""
 
 
 def steps_of(method: str) -> str:
@@ -219,9 +228,10 @@ def settle(recipe: Recipe, network: Generator) -> Recipe:
     if recipe.method != AUTO:
         return recipe
     method, effort = choose_method(network, recipe.settings["preset"])
-    settings = {key: value for key, value in recipe.settings.items() if key != "preset"}
+    settings = {key: value for key, value in recipe.settings.items() if key not in ("preset", *STEPS)}
     settings |= {"space": "w_plus"} if method == PROJECTOR else {}
-    return replace(recipe, method=method, settings=settings | effort)
+    by_hand = {key: recipe.settings[key] for key in (steps_of(method), "tune") if key in recipe.settings}
+    return replace(recipe, method=method, settings=settings | effort | by_hand)
 
 
 def load_tools(

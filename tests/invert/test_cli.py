@@ -13,9 +13,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 from invert.cli.main import cli
+from invert.cli.options import settle
 from invert.latents import load_latent
 from invert.photo import demo_photo, read_photo
 from invert.presets import PRESETS
+from invert.recipe import Recipe
 
 
 @pytest.fixture
@@ -314,6 +316,32 @@ def test_a_preset_alone_means_auto(generator_file, tmp_path):
     arguments = ["--demo", "--preset", "fast", "-n", "--generator", str(generator_file), "-o", str(tmp_path)]
     plan = json.loads(CliRunner().invoke(cli, arguments).stdout)
     assert plan["method"] == "auto"
+
+
+def plan_of(generator_file, folder, *arguments):
+    """Return what a command would do."""
+    common = ["--demo", "-n", "--generator", str(generator_file), "-o", str(folder)]
+    return json.loads(CliRunner().invoke(cli, [*common, *arguments]).stdout)
+
+
+def test_a_preset_gives_a_named_method_or_encoder_its_steps(generator_file, encoder_file, tmp_path):
+    best = PRESETS["best"]
+    for named in (("--method", "psp"), ("--encoder", str(encoder_file))):
+        plan = plan_of(generator_file, tmp_path, "--preset", "best", *named)
+        assert (plan["method"], plan["refine"], plan["tune"]) == (named[1], best.refine, best.tune)
+    assert plan_of(generator_file, tmp_path, "--preset", "best", "--method", "projector")["steps"] == best.steps
+
+
+def test_steps_given_by_hand_go_before_a_presets(generator_file, tmp_path):
+    plan = plan_of(generator_file, tmp_path, "--preset", "best", "--method", "psp", "--refine", "7")
+    assert (plan["refine"], plan["tune"]) == (7, PRESETS["best"].tune)
+    assert plan_of(generator_file, tmp_path, "--preset", "fast", "--refine", "7")["refine"] == 7
+
+
+def test_auto_keeps_steps_given_by_hand(tiny_generator, monkeypatch):
+    monkeypatch.setattr("invert.inverters.choose_method", lambda generator, preset: ("stylemap", {"refine": 30, "tune": 4}))
+    recipe = Recipe(method="auto", settings={"preset": "better", "refine": 7, "steps": 9, "seed": 0})
+    assert settle(recipe, tiny_generator).settings == {"seed": 0, "refine": 7, "tune": 4}
 
 
 def test_help_says_what_the_presets_do():
