@@ -119,6 +119,12 @@ class Generator(nn.Module):
         """The mean of W, where truncation, encoders and the projector start from."""
         return self.mapping.w_avg
 
+    @torch.no_grad()
+    def w_variance(self) -> float:
+        """Return W's mean squared distance from its mean, a number wide, over 4,096 samples: the unit of terms on codes."""
+        z = torch.randn(4096, self.z_dim, generator=torch.Generator().manual_seed(0)).to(self.w_avg)
+        return float((self.mapping.w(z) - self.w_avg).square().mean())
+
     @property
     def style_resolutions(self) -> tuple[int, ...]:
         """Side of the features that each style works on: two styles a resolution, after one for the lowest."""

@@ -71,7 +71,7 @@ class Projector:
         shares = [self._share(layer) if len(variables) > 1 else 1.0 for layer in range(len(variables))]
         groups = [{"params": [variable], "share": share} for variable, share in zip(variables, shares, strict=True)]
         optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
-        spread = self._w_variance()
+        spread = self.generator.w_variance()
         best_loss = torch.full((image.shape[0],), math.inf, device=image.device)
         best = [variable.detach().clone() for variable in variables]
         history: list[dict[str, float]] = []
@@ -140,11 +140,6 @@ class Projector:
         down = min(1.0, (1 - progress) / 0.25)
         up = min(1.0, (step + 1) / max(1.0, 0.05 * self.steps)) if cold else 1.0
         return up * (0.5 - 0.5 * math.cos(math.pi * down))
-
-    def _w_variance(self) -> float:
-        z = torch.randn(1024, self.generator.z_dim, generator=torch.Generator().manual_seed(0)).to(self.generator.w_avg)
-        with torch.no_grad():
-            return float((self.generator.mapping.w(z) - self.generator.w_avg).square().mean())
 
     def _distance_to_mean(self, latent: Latent) -> Float[Tensor, " batch"]:
         if isinstance(latent, Tensor):

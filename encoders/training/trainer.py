@@ -97,9 +97,7 @@ class EncoderTrainer:
             self.adversary = LatentAdversary(generator.w_dim, device=self.device) if self.losses.adversarial else None
         self.step_number = 0
         self._own: tuple[Tensor, AnyBatch] | None = None  # Faces drawn from own codes last; they serve until the next ones.
-        with torch.no_grad():
-            z = torch.randn(4096, generator.z_dim, generator=torch.Generator().manual_seed(0)).to(generator.w_avg)
-            self.w_variance = float((generator.mapping.w(z) - generator.w_avg).square().mean())
+        self.w_variance = generator.w_variance()
 
     def draw(self, latent: Latent, resolution: int) -> Image:
         """Draw codes the way the image losses see them."""

@@ -58,6 +58,14 @@ def test_drawing_from_z_is_mapping_then_synthesis(tiny_generator):
     assert torch.equal(tiny_generator(z, 0.5, 3), expected)
 
 
+def test_the_variance_of_w_is_that_of_other_samples_too(tiny_generator):
+    z = torch.randn(20_000, tiny_generator.z_dim, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        expected = (tiny_generator.mapping.w(z) - tiny_generator.w_avg).square().mean().item()
+    assert tiny_generator.w_variance() == pytest.approx(expected, rel=0.1)
+    assert tiny_generator.w_variance() == tiny_generator.w_variance()
+
+
 def test_a_w_plus_draws_the_same_image_as_its_1x1_stylemaps(tiny_generator, codes):
     assert_same_image(tiny_generator.synthesis(as_stylemaps(codes)), tiny_generator.synthesis(codes))
 
