@@ -22,6 +22,8 @@ class Encoder(nn.Module):
     """Side of the images that it takes, in pixels."""
     in_channels = 3
     """Of the images; 6 for an encoder that also looks at what was drawn so far."""
+    looks: int = 1
+    """How often it looks at a face, where nobody says: see ``encoders.feedback``."""
     num_ws: int
     """Layers of the generator whose codes it gives."""
     w_dim: int

@@ -82,8 +82,10 @@ class StyleMapEncoder(Encoder):
         width: int = 256,  # Channels at the end of each head.
         deltas: bool = False,  # Styles are one w_0 plus deltas, which ``stage`` turns on layer by layer.
         in_channels: int = 3,  # 6: an image, and what was drawn so far (ReStyle).
+        looks: int = 1,  # At a face, where nobody says: see ``encoders.feedback``.
     ) -> None:
         super().__init__()
+        self.looks = looks
         self.num_ws, self.w_dim, self.sizes = num_ws, w_dim, tuple(sizes)
         self.pyramid_channels, self.width = tuple(pyramid_channels), width
         self.deltas, self.in_channels = deltas, in_channels

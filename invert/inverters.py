@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoders.base import Encoder
+from encoders.feedback import look_again
 from encoders.psp import IRSEEncoder
 from encoders.restyle import STEPS, restyle
 from generators.base import Generator, Identity
@@ -43,13 +44,13 @@ SAME_W = 0.1
 
 @dataclass(frozen=True)
 class EncoderInverter:
-    """Invert by one call of an encoder (ReStyle: several), and polish by some projector steps if there are any."""
+    """Invert by one or more calls of an encoder, and polish by some projector steps if there are any."""
 
     encoder: Encoder
     generator: Generator
     refiner: Projector | None = None
-    looks: int = STEPS
-    """Of a ReStyle encoder at each face."""
+    looks: int | None = None
+    """At each face; None: as many as the encoder's own (``encoders.feedback``), or ReStyle's."""
 
     def __call__(self, image: Float[Tensor, "batch 3 height width"]) -> Inversion:
         """Invert aligned faces in [-1, 1] of any size."""
@@ -67,11 +68,14 @@ class EncoderInverter:
     def _encode(
         self, image: Float[Tensor, "batch 3 height width"]
     ) -> tuple[Latent, Float[Tensor, "batch 3 out_height out_width"] | None]:
-        """Return the codes, and what ReStyle has drawn from them already."""
+        """Return the codes, and what has been drawn from them already."""
         image = resize(image, self.encoder.input_resolution)
         if self.encoder.in_channels == 6:
-            return deque(restyle(self.encoder, self.generator, image, self.looks), maxlen=1)[0]
-        return self.encoder(image), None
+            return deque(restyle(self.encoder, self.generator, image, self.looks or STEPS), maxlen=1)[0]
+        looks = self.looks or self.encoder.looks
+        if looks == 1:
+            return self.encoder(image), None
+        return deque(look_again(self.encoder, self.generator, image, looks), maxlen=1)[0]
 
 
 def method_names() -> list[str]:
@@ -84,7 +88,7 @@ def load_inverter(
     generator: Generator,
     *,
     encoder: str | Path | None = None,
-    looks: int = STEPS,
+    looks: int | None = None,
     space: str = "w_plus",
     steps: int = 100,
     refine: int = 0,
@@ -101,7 +105,8 @@ def load_inverter(
             those projects; else the one that ships.
         generator: whose codes to find; the inverter works on its device.
         encoder: the method's encoder, by name or file; None finds it by the method.
-        looks: of a ReStyle encoder at each face.
+        looks: of an encoder at each face: it looks at what was drawn so far, too, and corrects the code. None: as many as
+            the encoder is meant to have (``stylemap-e`` 3, ReStyle's 5, others 1).
         space: of the projector; an encoder has its own.
         steps: of the projector.
         refine: projector steps after an encoder.

@@ -110,6 +110,7 @@ _RECIPE_KEYS = {
     "encoder": _TEXT,
     "space": _TEXT,
     "steps": _Key("a number from 1", lambda value: _is_count(value, 1)),
+    "looks": _Key("a number from 1", lambda value: _is_count(value, 1)),
     "refine": _COUNT,
     "tune": _COUNT,
     "preset": _Key(" or ".join(PRESETS), lambda value: value in PRESETS),
@@ -131,7 +132,7 @@ _EDIT_KEYS = {
     "mask": _TEXT,
     "face": _FACE,
 }
-_SETTINGS = ("encoder", "space", "steps", "refine", "tune", "preset", "seed", "dtype")
+_SETTINGS = ("encoder", "looks", "space", "steps", "refine", "tune", "preset", "seed", "dtype")
 
 
 def read_recipe(path: Path | str) -> Recipe:

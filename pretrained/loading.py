@@ -32,6 +32,8 @@ from pretrained.shipped import encoder_names
 logger = logging.getLogger(__name__)
 _MAX_MAP = 64
 """Largest side of a style map: the features that it is made of have no more pixels."""
+_MAX_LOOKS = 16
+"""Most looks at a face that a file may ask for."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -224,9 +226,10 @@ def _encoder_arguments(card: Any, path: Path) -> dict[str, Any]:
     triples = {key: card.get(key) for key in ("sizes", "pyramid_channels")}
     are_triples = all(isinstance(value, list) and len(value) == 3 for value in triples.values())
     numbers = [*arguments.values(), *(n for value in triples.values() for n in value)] if are_triples else [None]
-    options = {"deltas": card.get("deltas", False), "in_channels": card.get("in_channels", 3)}
+    options = {"deltas": card.get("deltas", False), "in_channels": card.get("in_channels", 3), "looks": card.get("looks", 1)}
     # The sizes are not seen in the tensors' shapes, so nothing else would stop maps that fill the memory.
     is_sane = all(type(n) is int and 0 < n <= 4096 for n in numbers) and max(card["sizes"]) <= _MAX_MAP
+    is_sane = is_sane and type(options["looks"]) is int and 0 < options["looks"] <= _MAX_LOOKS
     if not is_sane or type(options["deltas"]) is not bool or options["in_channels"] not in (3, 6):
         raise BrokenFile(f"{path}: its card does not describe a StyleMap encoder: {card or 'it is empty'}")
     return arguments | {key: tuple(value) for key, value in triples.items()} | options
@@ -267,7 +270,7 @@ def save_encoder(path: Path, encoder: Encoder, generator: Identity, **card: Any)
     """Write an encoder in float16, with what is needed to build it again; further entries of the card must be JSON."""
     names: tuple[str, ...] = ("num_ws", "w_dim", "in_channels")
     if isinstance(encoder, StyleMapEncoder):
-        names += ("sizes", "pyramid_channels", "width", "deltas")
+        names += ("sizes", "pyramid_channels", "width", "deltas", "looks")
     entries = {
         "architecture": "stylemap" if isinstance(encoder, StyleMapEncoder) else type(encoder).__name__,
         "arguments": {name: getattr(encoder, name) for name in names},

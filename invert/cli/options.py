@@ -74,6 +74,13 @@ _RECIPE_OPTIONS = (
         help="The method's encoder, where it is another one than ships or lies in the generator's file.",
     ),
     click.option(
+        "--looks",
+        metavar="N",
+        show_default="the encoder's own: stylemap-e 3, restyle 5, others 1",
+        type=click.IntRange(1, 16),
+        help="Let the encoder look N times: at the face, and at what was drawn so far, to correct the code.",
+    ),
+    click.option(
         "--refine", default=0, metavar="N", type=click.IntRange(0), help="Polish an encoder's code by N projector steps."
     ),
     click.option(
@@ -193,7 +200,7 @@ def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
             recipe = replace(recipe, method=AUTO)
         effort = preset_of(settings["preset"])
         settings |= {name: getattr(effort, name) for name in STEPS if name not in by_hand}
-    names: tuple[str, ...] = ("seed", "dtype")
+    names: tuple[str, ...] = ("seed", "dtype", *(("looks",) if settings["looks"] else ()))
     if recipe.method == AUTO:
         names += ("preset", *(name for name in STEPS if name in by_hand))
     else:
@@ -269,7 +276,9 @@ def load_tools(
     perceptual = load_perceptual(device, notify)
     recipe = settle(recipe, network)
     options = {
-        key: value for key, value in recipe.settings.items() if key in ("space", "steps", "refine", "tune", "encoder")
+        key: value
+        for key, value in recipe.settings.items()
+        if key in ("looks", "space", "steps", "refine", "tune", "encoder")
     }
     inverter = load_inverter(recipe.method, network, perceptual=perceptual, on_step=on_step, **options)
     return Tools(network, inverter, perceptual, directions), recipe

@@ -18,6 +18,8 @@ from invert.presets import AUTO, PROJECTOR
 from pretrained.cache import sha256
 from pretrained.shipped import encoder_names
 
+LOOKS = "@"
+"""Behind a method, before a number: how often its encoder looks at each face."""
 TUNED = "+pti"
 """Behind a method: the generator is tuned to each face (pivotal tuning inversion)."""
 
@@ -27,9 +29,12 @@ class Method:
     """A column of the table."""
 
     spec: str
-    """As the user wrote it: ``stylemap``, ``stylemap+30``, ``stylemap+60+pti60``, ``projector``, or an encoder's file."""
+    """As the user wrote it: ``stylemap``, ``stylemap@3``, ``stylemap+30``, ``stylemap@3+60+pti60``, ``projector``, or a
+    file."""
     base: str
-    """Without the refinement."""
+    """Without looks, refinement and tuning."""
+    looks: int
+    """Of an encoder at each face; 0: as many as its own."""
     refine: int
     """Projector steps after an encoder."""
     tune: int
@@ -49,7 +54,7 @@ class Method:
         own: dict[str, Any] = {"method": self.base, "weights_sha256": self.weights_sha256, "refine": self.refine}
         if self.base == PROJECTOR:
             own = {"method": PROJECTOR, "steps": self.steps, "space": self.space}
-        own |= {"tune": self.tune} if self.tune else {}
+        own |= {name: value for name, value in (("tune", self.tune), ("looks", self.looks)) if value}
         shared = self.settings if self.is_optimised else {k: v for k, v in self.settings.items() if k != "loss"}
         return own | shared
 
@@ -70,6 +75,7 @@ class Method:
         return load_inverter(
             self.base,
             generator,
+            looks=self.looks or None,
             space=self.space,
             steps=self.steps,
             refine=self.refine,
@@ -82,8 +88,8 @@ def parse_methods(specs: Sequence[str], steps: int = 100, space: str = "w_plus")
     """Read what ``--methods`` takes; the same method twice is one.
 
     Args:
-        specs: ``NAME``, ``NAME+N`` (N steps of refinement), ``NAME+ptiM`` (M of tuning) or both; NAME is one of
-            ``method_names()`` or an encoder's file.
+        specs: ``NAME``, ``NAME@K`` (K looks), ``NAME+N`` (N steps of refinement), ``NAME+ptiM`` (M of tuning), or several
+            of these in this order; NAME is one of ``method_names()`` or an encoder's file.
         steps: of the projector.
         space: of the projector.
 
@@ -106,22 +112,27 @@ def _named() -> list[str]:
 
 
 def _parse(spec: str, steps: int, space: str) -> Method:
-    base, refine, tune = spec, "0", "0"
+    base, looks, refine, tune = spec, "0", "0", "0"
     if not Path(base).is_file() and TUNED in base:
         base, _, tune = base.rpartition(TUNED)
     if not Path(base).is_file() and "+" in base:
         base, _, refine = base.rpartition("+")
-    if not (refine.isdecimal() and tune.isdecimal()):
+    if not Path(base).is_file() and LOOKS in base:
+        base, _, looks = base.rpartition(LOOKS)
+        looks = "" if looks == "0" else looks
+    if not (looks.isdecimal() and refine.isdecimal() and tune.isdecimal()):
         raise ToolkitError(
-            f"method {spec!r}: expected a number of refining steps behind '+', as in stylemap+30, or of tuning steps behind"
-            f" '{TUNED}', as in stylemap+60{TUNED}60"
+            f"method {spec!r}: expected a number of looks behind '{LOOKS}', of refining steps behind '+', or of tuning steps"
+            f" behind '{TUNED}', as in stylemap{LOOKS}3, stylemap+30 and stylemap+60{TUNED}60"
         )
     file = encoder_names().get(base, Path(base))
-    if base == PROJECTOR and int(refine):
-        raise ToolkitError(f"method {spec!r}: the projector's steps are set by --steps; '+N' refines an encoder's code")
+    if base == PROJECTOR and (int(refine) or int(looks)):
+        raise ToolkitError(
+            f"method {spec!r}: the projector's steps are set by --steps; '+N' and '{LOOKS}N' are for an encoder's code"
+        )
     if base == AUTO:
         raise ToolkitError(f"method {spec!r}: a table names its methods: take one or more of {', '.join(_named())}")
     if base not in _named() and not file.is_file():
         raise UnknownName("method (nor is there such a file)", base, _named())
     weights = sha256(file) if base != PROJECTOR and file.is_file() else ""
-    return Method(spec, base, int(refine), int(tune), steps, space, weights)
+    return Method(spec, base, int(looks), int(refine), int(tune), steps, space, weights)

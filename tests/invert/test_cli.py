@@ -324,6 +324,13 @@ def plan_of(generator_file, folder, *arguments):
     return json.loads(CliRunner().invoke(cli, [*common, *arguments]).stdout)
 
 
+def test_looks_are_kept_in_the_recipe(run, tmp_path):
+    assert run(demo_photo(), "--looks", "2").exit_code == 0
+    recipe = tmp_path / "out/astronaut/report.json"
+    assert json.loads(recipe.read_text())["recipe"]["looks"] == 2
+    assert json.loads(run(demo_photo(), "--recipe", str(recipe), "--dry-run").stdout)["looks"] == 2
+
+
 def test_a_preset_gives_a_named_method_or_encoder_its_steps(generator_file, encoder_file, tmp_path):
     best = PRESETS["best"]
     for named in (("--method", "psp"), ("--encoder", str(encoder_file))):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from encoders.compact import compact_encoder
+from encoders.feedback import look_again
 from encoders.psp import IRSEEncoder
 from encoders.restyle import restyle
 from generators.base import Identity
@@ -119,6 +120,20 @@ def test_restyle_looks_several_times_and_draws_once_a_look(published, image):
     assert torch.equal(inversion.latent, latent)
     assert torch.equal(inversion.image, drawn)
     assert not torch.equal(load_inverter("restyle-psp", generator, looks=1).encode(image), latent)
+
+
+def test_an_encoder_looks_as_often_as_it_is_meant_to_or_as_it_is_told(tiny_generator, tmp_path, image):
+    encoder = compact_encoder("stylemap-e", tiny_generator.num_ws, 32, pyramid_channels=(8, 8, 8), width=8, sizes=(2, 4, 1))
+    encoder.w_avg.copy_(tiny_generator.w_avg)
+    save_encoder(tmp_path / "e.safetensors", encoder, tiny_generator.identity)
+    face = resize(image, 256)
+    for looks, expected in ((None, 3), (1, 1), (2, 2)):
+        inversion = load_inverter(str(tmp_path / "e.safetensors"), tiny_generator, looks=looks)(image)
+        loaded = load_encoder(tmp_path / "e.safetensors")
+        with torch.no_grad():
+            latent, drawn = list(look_again(loaded, tiny_generator, face, expected))[-1]
+        assert all(torch.equal(a, b) for a, b in zip(inversion.latent, latent, strict=True))
+        torch.testing.assert_close(inversion.image, drawn)
 
 
 def test_a_compact_restyle_encoder_inverts_too(tiny_generator, tmp_path, image):

@@ -170,7 +170,7 @@ def test_an_encoder_that_was_saved_comes_back_in_half_precision(encoder_file, ti
     tensors, card = safetensors.load(encoder_file)
     assert {value.dtype for value in tensors.values()} == {torch.float16}
     assert card["trained_on"] == "nothing"
-    assert card["arguments"] == CARD | {"deltas": False, "in_channels": 3}
+    assert card["arguments"] == CARD | {"deltas": False, "in_channels": 3, "looks": 1}
     with torch.inference_mode():
         face = torch.rand(1, 3, 256, 256) * 2 - 1
         for a, b in zip(encoder(face), tiny_encoder(face), strict=True):
@@ -197,6 +197,9 @@ def test_an_encoder_that_was_saved_comes_back_in_half_precision(encoder_file, ti
         CARD | {"sizes": [2, 4]},
         CARD | {"sizes": [2, 4, "1"]},
         CARD | {"sizes": [2, 4, 4000]},
+        CARD | {"looks": 0},
+        CARD | {"looks": 10**9},
+        CARD | {"looks": True},
         CARD | {"sizes": {"a": 1, "b": 2, "c": 3}},
         CARD | {"pyramid_channels": [[16], 12, 8]},
         CARD | {"pyramid_channels": "abc"},

@@ -22,6 +22,16 @@ def test_a_tuning_stands_behind_pti(encoder_file):
     assert len({method.key for method in (tuned, both, *parse_methods([str(encoder_file), f"{encoder_file}+30"]))}) == 4
 
 
+def test_looks_stand_behind_an_at(encoder_file, tiny_generator, cheap_distance):
+    own, two, both, four = parse_methods([f"{encoder_file}{behind}" for behind in ("", "@2", "@2+30", "@4")])
+    assert [(m.base, m.looks, m.refine) for m in (own, two, both)] == [
+        (str(encoder_file), 0, 0), (str(encoder_file), 2, 0), (str(encoder_file), 2, 30)
+    ]  # fmt: skip
+    assert len({method.key for method in (own, two, both, four)}) == 4
+    assert two.load(tiny_generator, cheap_distance).looks == 2
+    assert own.load(tiny_generator, cheap_distance).looks is None
+
+
 def test_a_tuned_method_tunes(encoder_file, tiny_generator, cheap_distance):
     (method,) = parse_methods([f"{encoder_file}+pti2"])
     assert method.load(tiny_generator, cheap_distance).tuner.steps == 2
@@ -47,6 +57,9 @@ def test_a_method_that_is_named_twice_is_one_column(encoder_file):
         ("projector+3", "set by --steps"),
         ("stylemap+x", "expected a number"),
         ("stylemap+3+ptix", "expected a number"),
+        ("stylemap@0", "expected a number of looks"),
+        ("stylemap@two+3", "expected a number of looks"),
+        ("projector@2", "for an encoder's code"),
         ("auto", "a table names its methods: take one or more of"),
     ],
 )
