@@ -50,29 +50,32 @@ class EncoderInverter:
     generator: Generator
     refiner: Projector | None = None
     looks: int | None = None
-    """At each face; None: as many as the encoder's own (``encoders.feedback``), or ReStyle's."""
+    """At each face; None: as many as the encoder's own (``encoders.feedback``, ReStyle's 5)."""
 
     def __call__(self, image: Float[Tensor, "batch 3 height width"]) -> Inversion:
         """Invert aligned faces in [-1, 1] of any size."""
-        latent, drawn = self._encode(image)
+        latent, drawn = self._look(image, self.looks or self.encoder.looks)
         if self.refiner is not None and self.refiner.steps:
             return self.refiner(image, start=latent)
         with torch.no_grad():
             return Inversion(latent, self.generator.synthesis(latent) if drawn is None else drawn)
 
     def encode(self, image: Float[Tensor, "batch 3 height width"]) -> Latent:
-        """Return the encoder's codes alone: nothing is polished."""
-        return self._encode(image)[0]
+        """Return the encoder's codes alone, which LEC is about: one look unless others were asked for, nothing polished."""
+        return self._look(image, self.looks or 1)[0]
+
+    def codes(self, image: Float[Tensor, "batch 3 height width"]) -> Latent:
+        """Return the codes of all looks, before anything is polished."""
+        return self._look(image, self.looks or self.encoder.looks)[0]
 
     @torch.no_grad()
-    def _encode(
-        self, image: Float[Tensor, "batch 3 height width"]
+    def _look(
+        self, image: Float[Tensor, "batch 3 height width"], looks: int
     ) -> tuple[Latent, Float[Tensor, "batch 3 out_height out_width"] | None]:
         """Return the codes, and what has been drawn from them already."""
         image = resize(image, self.encoder.input_resolution)
         if self.encoder.in_channels == 6:
             return deque(restyle(self.encoder, self.generator, image, self.looks or STEPS), maxlen=1)[0]
-        looks = self.looks or self.encoder.looks
         if looks == 1:
             return self.encoder(image), None
         return deque(look_again(self.encoder, self.generator, image, looks), maxlen=1)[0]

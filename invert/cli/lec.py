@@ -48,7 +48,8 @@ def command(
     """Measure how well edits survive being drawn and encoded again: in latent units, lower is better.
 
     Forms of a stylemap are taken over its pixels (Honda et al.); of vectors (pSp, e4e) all three are e4e's LEC. Stop it at
-    any moment and start it again: what is done is kept. evaluate measures the same beside other figures.
+    any moment and start it again: what is done is kept. evaluate measures the same beside other figures. It is the encoder
+    alone that is measured: one look at each face, unless NAME@K asks for K.
 
     \b
     stylegan-invert lec faces/ --method stylemap --edit age=3 --edit smile=-3

@@ -156,8 +156,11 @@ def _edited(spec: EditSpec, edit: Edit, generator: Generator, identities: Sequen
         drawn = (inversion.generator or generator).synthesis(edit(inversion.latent, spec.strength))
         rows = [torch.full((len(images),), math.nan)] * len(forms)
         if is_encoder(inverter):
-            back = edit(inverter.encode(drawn), -spec.strength)
-            rows = list(latent_distance(inversion.latent, back))
+            code, again = inversion.latent, drawn
+            if inverter.looks is None and inverter.encoder.looks > 1:  # The inversion is more than the encoder's own.
+                code = inverter.encode(images)
+                again = generator.synthesis(edit(code, spec.strength))
+            rows = list(latent_distance(code, edit(inverter.encode(again), -spec.strength)))
         rows += [metric.per_image(drawn, inversion.image) for metric in identities]
         rows += effect(inversion.image, drawn) if attribute in SPREADS else []
         return torch.stack([row.double().cpu() for row in rows])
@@ -166,7 +169,7 @@ def _edited(spec: EditSpec, edit: Edit, generator: Generator, identities: Sequen
 
 
 def is_encoder(inverter: Inverter) -> TypeGuard[EncoderInverter]:
-    """Tell whether an inverter is one call of an encoder, which latent editing consistency is defined for."""
+    """Tell whether an inverter is an encoder without polishing, which latent editing consistency is defined for."""
     return isinstance(inverter, EncoderInverter) and inverter.refiner is None
 
 

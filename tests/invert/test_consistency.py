@@ -20,6 +20,7 @@ from invert.evaluation.runner import Plan, evaluate
 from invert.inverters import EncoderInverter, load_inverter
 from invert.photo import read_photo, to_tensor
 from pretrained.directions import load_direction
+from pretrained.loading import save_encoder
 
 
 @pytest.fixture
@@ -72,6 +73,21 @@ def test_every_face_has_its_value_and_every_bad_file_its_reason(run, faces, wide
     avg = next(mean for mean in written["means"] if mean["form"] == "avg" and mean["edit"] == f"{wider}=+3")
     values = [float(rows[f"{number}.png", f"{wider}=+3"]["avg"]) for number in range(3)]
     assert (avg["mean"], avg["faces"], avg["failed"]) == (pytest.approx(np.mean(values)), 3, 1)
+
+
+def test_an_encoder_that_looks_again_is_measured_alone_unless_its_looks_are_asked_for(
+    run, faces, wider, encoder_file, tiny_encoder, tiny_generator, tmp_path
+):
+    tiny_encoder.looks = 2
+    save_encoder(encoder_file, tiny_encoder, tiny_generator.identity)
+    assert run("--method", f"{encoder_file},{encoder_file}@2").exit_code == 1
+    direction = load_direction(wider, tiny_generator.identity)
+    image = to_tensor(read_photo(faces / "1.png"))[None]
+    rows = [row for row in rows_of(tmp_path / "out") if (row["file"], row["edit"]) == ("1.png", f"{wider}=+3")]
+    for row, looks in zip(rows, (1, 2), strict=True):
+        encode = load_inverter(str(encoder_file), tiny_generator, looks=looks).encode
+        expected = LEC(encode, tiny_generator.synthesis)(image, direction, 3.0)
+        assert float(row["avg"]) == pytest.approx(expected.avg.item(), rel=1e-4), looks
 
 
 def test_nothing_is_done_twice(run, faces, tmp_path, monkeypatch):

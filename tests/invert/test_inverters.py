@@ -128,12 +128,16 @@ def test_an_encoder_looks_as_often_as_it_is_meant_to_or_as_it_is_told(tiny_gener
     save_encoder(tmp_path / "e.safetensors", encoder, tiny_generator.identity)
     face = resize(image, 256)
     for looks, expected in ((None, 3), (1, 1), (2, 2)):
-        inversion = load_inverter(str(tmp_path / "e.safetensors"), tiny_generator, looks=looks)(image)
-        loaded = load_encoder(tmp_path / "e.safetensors")
-        with torch.no_grad():
-            latent, drawn = list(look_again(loaded, tiny_generator, face, expected))[-1]
-        assert all(torch.equal(a, b) for a, b in zip(inversion.latent, latent, strict=True))
-        torch.testing.assert_close(inversion.image, drawn)
+        inverter = load_inverter(str(tmp_path / "e.safetensors"), tiny_generator, looks=looks)
+        seen = list(look_again(inverter.encoder, tiny_generator, face, expected))
+        inversion = inverter(image)
+        torch.testing.assert_close(inversion.image, seen[-1][1])
+        for latent, of_look in (
+            (inversion.latent, -1),
+            (inverter.codes(image), -1),
+            (inverter.encode(image), -1 if looks else 0),
+        ):
+            assert all(torch.equal(a, b) for a, b in zip(latent, seen[of_look][0], strict=True))
 
 
 def test_a_compact_restyle_encoder_inverts_too(tiny_generator, tmp_path, image):
