@@ -61,12 +61,11 @@ class EncoderInverter:
             return Inversion(latent, self.generator.synthesis(latent) if drawn is None else drawn)
 
     def encode(self, image: Float[Tensor, "batch 3 height width"]) -> Latent:
-        """Return the encoder's codes alone, which LEC is about: one look unless others were asked for, nothing polished."""
-        return self._look(image, self.looks or 1)[0]
+        """Return the encoder's codes alone: of one look unless more were asked for, and nothing polished.
 
-    def codes(self, image: Float[Tensor, "batch 3 height width"]) -> Latent:
-        """Return the codes of all looks, before anything is polished."""
-        return self._look(image, self.looks or self.encoder.looks)[0]
+        They are what LEC is about, and steadier from frame to frame of a video.
+        """
+        return self._look(image, self.looks or 1)[0]
 
     @torch.no_grad()
     def _look(

@@ -384,7 +384,7 @@ def _encoded(frames: Iterator[Frame], track: Track, tools: Tools) -> Iterator[_I
             continue
         face = align_corners(frame, corners, resolution)
         image = resize(face.image[None].to(device), LOSS_RESOLUTION)
-        code = tools.inverter.codes(image) if isinstance(tools.inverter, EncoderInverter) else None
+        code = tools.inverter.encode(image) if isinstance(tools.inverter, EncoderInverter) else None
         yield _Item(frame, shot, face.crop_from_photo, image, code)
 
 
