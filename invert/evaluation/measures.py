@@ -100,6 +100,8 @@ def check_metrics(keys: Sequence[str]) -> None:
 def load_measures(metrics: Sequence[str], edits: Sequence[EditSpec], generator: Generator, device: torch.device) -> Measures:
     """Load what is to be measured; what cannot be had is named with its reason, the rest goes on.
 
+    Without metrics, latent editing consistency is all that is asked of the edits.
+
     Raises:
         UnknownName: no such metric or edit.
         LatentMismatch: an edit belongs to another generator.
@@ -118,7 +120,7 @@ def load_measures(metrics: Sequence[str], edits: Sequence[EditSpec], generator: 
     identities = [metric for metric in loaded if metric.key.startswith("id-")]
     measures = [_reconstruction(metric) for metric in loaded]
     measures += [
-        _edited(spec, edit, generator, identities, str(directions[spec.name].quality.get("attribute")))
+        _edited(spec, edit, generator, identities, str(directions[spec.name].quality.get("attribute")) if metrics else "")
         for spec, edit in pairs
     ]
     strip, reason = (pairs, "") if pairs else _default_strip(generator)

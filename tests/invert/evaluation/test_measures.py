@@ -42,6 +42,14 @@ def test_what_moved_is_counted_in_the_direction_that_was_asked_for(measure, monk
     assert figures["mse"] == 0
 
 
+def test_without_metrics_only_the_consistency_of_edits_is_measured(tiny_generator, tmp_path):
+    direction = Direction.of("smile", torch.ones(32), tiny_generator.identity, quality={"attribute": "smile"})
+    save_direction(tmp_path / "smile.safetensors", direction)
+    specs = parse_edits([f"{tmp_path / 'smile.safetensors'}=-2"])
+    keys = load_measures([], list(specs), tiny_generator, torch.device("cpu")).keys()
+    assert {key.partition(" ")[0].partition("#")[0] for key in keys} == {"lec-avg", "lec-min", "lec-max"}
+
+
 def test_without_scorers_the_other_figures_stand(measure, monkeypatch):
     def fail(*_):
         raise ScorerError("not installed")
