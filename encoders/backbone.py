@@ -72,7 +72,8 @@ class SqueezeBackbone(nn.Module):
         self, image: Float[Tensor, "batch in_channels height width"]
     ) -> tuple[Float[Tensor, "batch 128 h4 w4"], Float[Tensor, "batch 256 h8 w8"], Float[Tensor, "batch 512 h16 w16"]]:
         """Return features at strides 4, 8 and 16 of an image, or of several in one, in [-1, 1]."""
-        x = fast_layout((image - self.shift) / self.scale)
+        # In one order, whatever the image's: views of photos have strides of which convolutions round otherwise.
+        x = fast_layout(((image - self.shift) / self.scale).contiguous())
         taps = []
         for i, layer in enumerate(self.features):
             x = layer(x)

@@ -136,7 +136,8 @@ class StyleMapEncoder(Encoder):
         maps = [style for head, level in zip(self.heads, (p3, p2, p1), strict=False) for style in head(level)]
         if self.deltas:
             maps = add_deltas(maps, self.stage)
-        maps = [style + self.w_avg[:, None, None] for style in maps]
+        # Laid out as they are read from a file: another order would draw with another rounding.
+        maps = [(style + self.w_avg[:, None, None]).contiguous() for style in maps]
         if self.space == "w_plus":
             return torch.stack([style[:, :, 0, 0] for style in maps], dim=1)
         return tuple(maps)

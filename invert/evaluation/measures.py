@@ -17,6 +17,7 @@ from editing.directions import Edit
 from editing.lec import LatentDistance, latent_distance
 from generators.base import Generator
 from generators.errors import ToolkitError
+from generators.latent import Latent
 from invert.age_and_gender import ScorerError
 from invert.edits import as_edit, check_name, load_directions
 from invert.errors import MetricUnavailable
@@ -155,16 +156,21 @@ def _edited(spec: EditSpec, edit: Edit, generator: Generator, identities: Sequen
 
     @torch.no_grad()
     def values(inverter: Inverter, inversion: Inversion, images: Images) -> Float[Tensor, "rows batch"]:
-        drawn = (inversion.generator or generator).synthesis(edit(inversion.latent, spec.strength))
-        rows = [torch.full((len(images),), math.nan)] * len(forms)
+        def draw(code: Latent) -> Images:
+            return (inversion.generator or generator).synthesis(edit(code, spec.strength))
+
+        rows, drawn = [torch.full((len(images),), math.nan)] * len(forms), None
         if is_encoder(inverter):
-            code, again = inversion.latent, drawn
             if inverter.looks is None and inverter.encoder.looks > 1:  # The inversion is more than the encoder's own.
                 code = inverter.encode(images)
-                again = generator.synthesis(edit(code, spec.strength))
-            rows = list(latent_distance(code, edit(inverter.encode(again), -spec.strength)))
-        rows += [metric.per_image(drawn, inversion.image) for metric in identities]
-        rows += effect(inversion.image, drawn) if attribute in SPREADS else []
+                seen = draw(code)
+            else:
+                code, seen = inversion.latent, (drawn := draw(inversion.latent))
+            rows = list(latent_distance(code, edit(inverter.encode(seen), -spec.strength)))
+        if identities or attribute in SPREADS:
+            drawn = draw(inversion.latent) if drawn is None else drawn
+            rows += [metric.per_image(drawn, inversion.image) for metric in identities]
+            rows += effect(inversion.image, drawn) if attribute in SPREADS else []
         return torch.stack([row.double().cpu() for row in rows])
 
     return Measure(tuple(descriptions), values)

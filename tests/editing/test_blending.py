@@ -184,7 +184,7 @@ def test_features_that_are_blended_change_the_picture_in_the_mask_alone(generato
 def test_a_whole_mask_gives_the_other_code(generator):
     a, b = codes(generator).split(1)
     drawn = draw_blended(generator, a, b, torch.ones(1, 1, 8, 8), generator.img_resolution // 4)
-    torch.testing.assert_close(drawn, generator.synthesis(b), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(drawn, generator.synthesis(b), atol=5e-4, rtol=1e-3)  # A 16th of a grey level.
 
 
 def test_one_code_is_blended_with_a_batch(tiny_generator):
