@@ -25,9 +25,9 @@ class Preset:
 
 
 PRESETS = {
-    "fast": Preset(0, 60, 0, "the encoder alone; LPIPS 0.130, 0.6 s a face on two cores"),
-    "better": Preset(30, 100, 0, "the encoder and 30 projector steps; LPIPS 0.015, 26 s"),
-    "best": Preset(40, 150, 40, "40 projector steps, then 40 of tuning the generator; LPIPS 0.006, 69 s"),
+    "fast": Preset(0, 60, 0, "the encoder; LPIPS 0.084, 0.8 s a face on two cores"),
+    "better": Preset(30, 100, 0, "the encoder and 30 projector steps; LPIPS 0.013, 17 s"),
+    "best": Preset(40, 150, 40, "40 projector steps, then 40 of tuning the generator; LPIPS 0.005, 58 s"),
 }
 """Effort by name."""
 DEFAULT_PRESET = "better"
