@@ -102,8 +102,9 @@ class Generator(nn.Module):
     def compute_in(self, dtype: torch.dtype) -> Generator:
         """Compute features above 32 px in float32 (as at first), bfloat16 or float16, and return the generator itself.
 
-        Weights, styles and the image stay float32, so that latents and gradients do, too. On a CPU with AVX-512 BF16,
-        bfloat16 is 1.7 times as fast, at some 43 dB PSNR from float32. float16 is for GPUs.
+        Weights, styles and the image stay float32, so that latents and gradients do, too. bfloat16 is
+        some 43 dB PSNR from float32, and 1.7 times as fast on one CPU with AVX-512 BF16, 0.9 times on another. float16 is
+        for GPUs.
 
         Raises:
             ValueError: another type.
