@@ -179,7 +179,8 @@ def train_encoder(
 def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None) -> bool:
     """Give an encoder, of any kind on the same backbone, the weights of another: a run's moving average, or a file's.
 
-    An encoder of deltas begins with the other's coarse styles in all layers, unless that is one of deltas itself.
+    An encoder of deltas begins with the other's coarse styles in all layers, unless that is a file's and one of deltas
+    itself: a run does not say what its encoder was.
 
     Returns:
         Whether the preview was given a run's.
@@ -188,24 +189,24 @@ def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None)
         ToolkitError: there is no run, or its encoder or preview is of another shape.
     """
     run = Path(start)
+    has_deltas, drawn = False, None
+    if run.is_dir():
+        if not (run / "checkpoint.pt").is_file():
+            raise ToolkitError(f"{run} holds no checkpoint.pt: expected the folder of a training run")
+        state = torch.load(run / "checkpoint.pt", weights_only=True, map_location="cpu")["trainer"]
+        weights, drawn = state["average"], state["preview"] or {}
+    else:
+        source = load_encoder(start)
+        weights, has_deltas = source.state_dict(), isinstance(source, StyleMapEncoder) and source.deltas
     try:
-        if not run.is_dir():
-            source = load_encoder(start)
-            encoder.load_state_dict(source.state_dict())
-            has_deltas = isinstance(source, StyleMapEncoder) and source.deltas
-        else:
-            if not (run / "checkpoint.pt").is_file():
-                raise ToolkitError(f"{run} holds no checkpoint.pt: expected the folder of a training run")
-            state = torch.load(run / "checkpoint.pt", weights_only=True, map_location="cpu")["trainer"]
-            encoder.load_state_dict(state["average"])
-            has_deltas = False
-            if preview is not None:
-                preview.load_state_dict(state["preview"] or {})
+        encoder.load_state_dict(weights)
+        if preview is not None and drawn is not None:
+            preview.load_state_dict(drawn)
     except RuntimeError as error:
         raise ToolkitError(f"{start} holds another encoder or preview: {error}") from error
     if isinstance(encoder, StyleMapEncoder) and encoder.deltas and not has_deltas:
         encoder.styles_to_deltas()
-    return run.is_dir() and preview is not None
+    return preview is not None and drawn is not None
 
 
 def _fit_preview(
