@@ -20,7 +20,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from jaxtyping import Float, UInt8
 from numpy.lib.format import open_memmap
 from torch import Tensor, nn
 
+from editing.composition import parse_edits
 from encoders.base import Encoder
 from encoders.stylemap import StyleMapEncoder
 from encoders.training.distributed import barrier, rank, world_size
@@ -41,6 +42,7 @@ from generators.base import Generator
 from generators.errors import ToolkitError, UnknownName
 from generators.mobilestylegan import MobileStyleGAN
 from generators.preview import PreviewHead
+from invert.edits import as_edit, check_name, load_directions
 from pretrained.cache import whole_file
 from pretrained.loading import load_encoder
 
@@ -80,6 +82,8 @@ class Plan:
     """Steps between checkpoints and validations."""
     losses: Losses = field(default_factory=Losses)
     """Weights of the terms."""
+    edits: tuple[str, ...] = ()
+    """What consistency teaches beside random moves, such as ``age=3``: edits up to these strengths, either way."""
 
 
 RECIPES: dict[str, Losses] = {
@@ -141,7 +145,7 @@ def train_encoder(
     fitted = start is not None and begin_with(start, encoder, preview)
     trainer = EncoderTrainer(
         encoder, generator, perceptual, Schedule(plan.steps, plan.learning_rate), preview, plan.losses,
-        seed=plan.seed, identity=identity, precision=_PRECISIONS[plan.precision],
+        seed=plan.seed, identity=identity, precision=_PRECISIONS[plan.precision], edits=edit_offsets(plan.edits, generator),
     )  # fmt: skip
     checkpoint = folder / "checkpoint.pt"
     resumed = checkpoint.is_file()
@@ -174,6 +178,23 @@ def train_encoder(
     if (folder / "best.pt").is_file():
         trainer.average.load_state_dict(torch.load(folder / "best.pt", weights_only=True, map_location=device)["average"])
     return trainer.average
+
+
+def edit_offsets(edits: Sequence[str], generator: Generator) -> Float[Tensor, "edits num_ws w_dim"] | None:
+    """Return what edits, as a user writes them, add to a code; None for none.
+
+    Raises:
+        EditError: an edit is not written like one, or for a part of the face.
+        UnknownName: no direction of such a name.
+        LatentMismatch: it was learnt for another generator.
+    """
+    if not edits:
+        return None
+    specs = [check_name(spec, generator.identity) for spec in parse_edits(edits)]
+    directions = load_directions(specs, generator)
+    mean = generator.w_avg.expand(1, generator.num_ws, -1)
+    moved = (as_edit(spec, directions[spec.name], generator)(mean, spec.strength) for spec in specs)
+    return torch.cat([w_plus - mean for w_plus in moved if isinstance(w_plus, Tensor)])
 
 
 def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None) -> bool:
@@ -410,7 +431,7 @@ def to_uint8(images: Float[Tensor, "n 3 h w"]) -> UInt8[Tensor, "n 3 h w"]:
 def _check_plan(folder: Path, plan: Plan) -> None:
     """Refuse to go on with a run of another kind; a longer or shorter one, or one validated more often, is the same kind."""
     file = folder / "plan.json"
-    fixed = {key: value for key, value in asdict(plan).items() if key not in ("steps", "every")}
+    fixed = {key: value for key, value in json.loads(json.dumps(asdict(plan))).items() if key not in ("steps", "every")}
     if file.is_file():
         before = json.loads(file.read_text())
         changed = [key for key, value in fixed.items() if before.get(key, value) != value]

@@ -74,10 +74,12 @@ class EncoderTrainer:
         seed: int = 0,
         identity: Distance | None = None,  # 1 - cosine of face embeddings of two batches of 256 px images.
         precision: torch.dtype = torch.float32,  # Of the networks' products: bfloat16 where the device has it.
+        edits: Float[Tensor, "edits num_ws w_dim"] | None = None,  # What known edits add to a code at full strength.
     ) -> None:
         self.generator, self.perceptual, self.preview, self.identity = generator, perceptual, preview, identity
         self.schedule, self.losses, self.ema, self.seed = schedule, losses or Losses(), ema, seed
         self.precision = precision
+        self.edits = None if edits is None else edits.to(generator.w_avg)
         self.device = next(encoder.parameters()).device
         if precision != torch.float32:
             encoder.to(memory_format=torch.channels_last)  # twice as fast in bfloat16 on a CPU
@@ -213,16 +215,26 @@ class EncoderTrainer:
         """Encode faces, edit the codes, and let the whole generator draw them.
 
         What it teaches is the consistency that LEC measures: an edited code must be found again in its image. Three of four
-        codes move along random differences of W, half of these in some layers only, as edits do; of maps, half take a part
-        of another face's.
+        codes move along random differences of W, half of these in some layers only, as edits do; where edits are known, half
+        of all codes take one of them instead, up to its full strength either way. Half of all maps take a part of another's.
 
         Returns:
             The images, and the codes that drew them.
         """
         latent: AnyBatch = self.encoder(image)
-        batch, num_ws = image.shape[0], self.generator.num_ws
-        if batch == 0:  # Nothing to draw, and some ops refuse empty batches.
+        if image.shape[0] == 0:  # Nothing to draw, and some ops refuse empty batches.
             return image, latent
+        offset = self._random_moves(image.shape[0], random)
+        if not isinstance(latent, Tensor):
+            latent = mix_neighbours(latent, random)
+        if self.edits is not None:
+            offset = self._some_edits(offset, self.edits, random)
+        latent = map_layers(latent, lambda k, style_map: style_map + offset[:, k, :, None, None])
+        return resize(self.generator.synthesis(latent).clamp(-1, 1), 256), latent
+
+    def _random_moves(self, batch: int, random: torch.Generator) -> Float[Tensor, "{batch} num_ws w_dim"]:
+        """Return parts of random differences of W, half of them for some layers only, and nothing for a quarter."""
+        num_ws = self.generator.num_ws
         z = torch.randn(2, batch, self.generator.z_dim, generator=random).to(self.device)
         # 0.4 of the difference of two faces is as long as an edit of age by three standard deviations.
         strength = 0.8 * torch.rand(batch, generator=random) * (torch.rand(batch, generator=random) < 0.75)
@@ -231,10 +243,20 @@ class EncoderTrainer:
         moved = (first <= layer) & (layer <= last) | (torch.rand(batch, 1, generator=random) < 0.5)
         share = (strength[:, None] * moved).to(self.device)
         away = self.generator.mapping.w(z[0]) - self.generator.mapping.w(z[1])
-        if not isinstance(latent, Tensor):
-            latent = mix_neighbours(latent, random)
-        latent = map_layers(latent, lambda k, style_map: style_map + (share[:, k, None] * away)[:, :, None, None])
-        return resize(self.generator.synthesis(latent).clamp(-1, 1), 256), latent
+        return share[:, :, None] * away[:, None]
+
+    def _some_edits(
+        self,
+        offset: Float[Tensor, "batch num_ws w_dim"],
+        edits: Float[Tensor, "edits num_ws w_dim"],
+        random: torch.Generator,
+    ) -> Float[Tensor, "batch num_ws w_dim"]:
+        """Put known edits in the place of half of the moves."""
+        batch = offset.shape[0]
+        chosen = edits[torch.randint(len(edits), (batch,), generator=random).to(self.device)]
+        strength = 2 * torch.rand(batch, 1, 1, generator=random) - 1
+        instead = torch.rand(batch, 1, 1, generator=random) < 0.5
+        return torch.where(instead.to(self.device), strength.to(self.device) * chosen, offset)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs to go on exactly as if it had never stopped."""

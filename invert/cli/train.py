@@ -44,6 +44,8 @@ METHODS = ("psp", "e4e", "stylemap", "stylemap-e")
               help="Take the sampled faces and the preview of another run.")  # fmt: skip
 @click.option("--sizes", metavar="C,M,F", help="Sides of the coarse, middle and fine style maps.")
 @click.option("--loss", "weights", multiple=True, metavar="NAME=WEIGHT", help="Weight of a term, such as consistency=0.5.")
+@click.option("--edit", "edits", multiple=True, metavar="NAME=STRENGTH",
+              help="An edit that consistency teaches beside random moves, up to this strength either way.")  # fmt: skip
 @click.option("--identity", type=click.Path(path_type=Path, exists=True), metavar="FILE",
               help="ArcFace's model_ir_se50.pth, for the identity term; without it that term is off.")  # fmt: skip
 @click.option("--steps", default=1600, show_default=True, metavar="N", type=click.IntRange(1))
@@ -84,7 +86,7 @@ def command(
     weights: Sequence[str],
     identity: Path | None,
     device: str,
-    **plan_options: int | float | str,
+    **plan_options: int | float | str | tuple[str, ...],
 ) -> None:
     """Train an encoder on faces that the generator draws, whose codes are known, together with real aligned faces.
 

@@ -175,6 +175,22 @@ def test_own_codes_draw_what_is_given_beside_them(make, data, tiny_generator):
     assert any(not torch.equal(a, b) for a, b in zip(codes, trainer.encoder(data[0]), strict=True))
 
 
+def test_half_of_the_own_codes_take_known_edits_up_to_their_full_strength(make, tiny_generator):
+    edits = torch.randn(3, tiny_generator.num_ws, tiny_generator.w_dim, generator=torch.Generator().manual_seed(1))
+    trainer, random = make(kind="psp", edits=edits), torch.Generator().manual_seed(2)
+    offsets = trainer._some_edits(torch.full((400, *edits.shape[1:]), 7.0), edits, random)
+    taken = [offset for offset in offsets if not bool((offset == 7).all())]
+    assert 150 < len(taken) < 250
+    strengths = torch.stack([(offset * edits).sum((1, 2)) / edits.square().sum((1, 2)) for offset in taken])
+    errors = (torch.stack(taken)[:, None] - strengths[:, :, None, None] * edits).square().mean((2, 3))
+    chosen = errors.argmin(1)
+    assert float(errors.amin(1).max()) < 1e-8, "every one is a multiple of one edit"
+    assert chosen.unique().tolist() == [0, 1, 2]
+    used = strengths.gather(1, chosen[:, None])
+    assert -1 <= float(used.min()) < -0.9
+    assert 0.9 < float(used.max()) <= 1
+
+
 def test_neighbours_lend_a_side_of_their_maps_and_vectors_stay():
     maps = tuple(torch.arange(40.0).view(40, 1, 1, 1).expand(-1, 3, side, side) for side in (1, 4, 8))
     mixed = mix_neighbours(maps, torch.Generator().manual_seed(0))

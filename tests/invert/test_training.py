@@ -10,10 +10,23 @@ import pytest
 import torch
 from torch import nn
 
+from editing.directions import Direction
+from editing.errors import EditError
 from encoders.compact import compact_encoder
-from generators.errors import ToolkitError
+from generators.errors import ToolkitError, UnknownName
 from generators.preview import PreviewHead
-from invert.training import Plan, batches, begin_with, from_uint8, sample_codes, sample_faces, to_uint8, train_encoder
+from invert.training import (
+    Plan,
+    batches,
+    begin_with,
+    edit_offsets,
+    from_uint8,
+    sample_codes,
+    sample_faces,
+    to_uint8,
+    train_encoder,
+)
+from pretrained.directions import save_direction
 from pretrained.loading import save_encoder
 
 PLAN = Plan(
@@ -130,6 +143,41 @@ def test_a_run_takes_the_faces_and_the_preview_of_another(tmp_path, tiny_generat
             encoder, tiny_generator, cheap_distance, faces, None, tmp_path / "third",
             replace(PLAN, preview_resolution=PLAN.preview_resolution // 2), faces=first,
         )  # fmt: skip
+
+
+def test_edits_that_consistency_teaches_are_what_the_user_wrote(tmp_path, tiny_generator):
+    vector = torch.randn(tiny_generator.w_dim, generator=torch.Generator().manual_seed(0))
+    file = tmp_path / "older.safetensors"
+    save_direction(file, Direction.of("older", vector, tiny_generator.identity))
+    offsets = edit_offsets([f"{file}=3", f"{file}@0-1=-2"], tiny_generator)
+    assert offsets.shape == (2, tiny_generator.num_ws, tiny_generator.w_dim)
+    torch.testing.assert_close(offsets[0], 3 * vector.expand_as(offsets[0]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(offsets[1, :2], -2 * vector.expand(2, -1), rtol=1e-4, atol=1e-5)
+    assert not offsets[1, 2:].any()
+    assert edit_offsets([], tiny_generator) is None
+
+
+def test_an_edit_that_cannot_be_taught_stops_the_training_before_it_begins(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces
+):
+    for edit, error, what in (("older=3", UnknownName, "older"), ("older", EditError, "expected NAME=STRENGTH")):
+        plan = replace(PLAN, edits=(edit,))
+        with pytest.raises(error, match=what):
+            train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path / edit, plan)
+        assert not (tmp_path / edit / "sampled.json").exists()
+
+
+def test_a_run_with_edits_goes_on_and_not_without_them(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
+    file = tmp_path / "older.safetensors"
+    save_direction(file, Direction.of("older", torch.ones(tiny_generator.w_dim), tiny_generator.identity))
+    plan = replace(PLAN, edits=(f"{file}=3",), losses=replace(PLAN.losses, consistency=0.5))
+    for steps in (1, 2):
+        train_encoder(
+            tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path / "run", replace(plan, steps=steps)
+        )
+    assert [float(row["consistency"]) > 0 for row in rows_of(tmp_path / "run")] == [True, True]
+    with pytest.raises(ToolkitError, match="another edits"):
+        train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path / "run", replace(plan, edits=()))
 
 
 def test_a_run_does_not_begin_with_one_of_another_shape(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
