@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -71,7 +72,6 @@ class Projector:
         shares = [self._share(layer) if len(variables) > 1 else 1.0 for layer in range(len(variables))]
         groups = [{"params": [variable], "share": share} for variable, share in zip(variables, shares, strict=True)]
         optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
-        spread = self.generator.w_variance()
         best_loss = torch.full((image.shape[0],), math.inf, device=image.device)
         best = [variable.detach().clone() for variable in variables]
         history: list[dict[str, float]] = []
@@ -85,7 +85,7 @@ class Projector:
                     terms = {
                         "mse": (drawn - target).square().mean((1, 2, 3)),
                         "perceptual": self.perceptual(drawn, target),
-                        "w_avg": self._distance_to_mean(latent) / spread,
+                        "w_avg": self._distance_to_mean(latent) / self._spread,
                     }
                     weights = {"mse": self.l2_weight, "perceptual": self.perceptual_weight, "w_avg": self.w_avg_weight}
                     loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum(0)
@@ -110,6 +110,11 @@ class Projector:
         with torch.no_grad():
             latent = build(best)
             return Inversion(latent, self.generator.synthesis(latent), history, interrupted)
+
+    @cached_property
+    def _spread(self) -> float:
+        """W's variance: measured once, since a video calls for every frame."""
+        return self.generator.w_variance()
 
     def _variables(self, batch: int, start: Latent | None) -> tuple[list[Tensor], Callable[[list[Tensor]], Latent]]:
         """Return what is optimised, and how a latent is built from it."""

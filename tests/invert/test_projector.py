@@ -110,3 +110,12 @@ def test_fine_layers_move_less_than_coarse_ones(tiny_generator, cheap_distance):
     moved = Projector(tiny_generator, cheap_distance, steps=3, fine_rate=0.1)(target).latent - tiny_generator.w_avg
     lengths = moved.norm(dim=2).mean(0)
     assert lengths[9:].max() < 0.1 * lengths[:7].min()
+
+
+def test_the_variance_of_w_is_measured_once_for_many_calls(tiny_generator, cheap_distance, monkeypatch):
+    calls, measure = [], type(tiny_generator).w_variance
+    monkeypatch.setattr(type(tiny_generator), "w_variance", lambda self: calls.append(1) or measure(self))
+    projector = Projector(tiny_generator, cheap_distance, steps=1)
+    for _ in range(3):
+        projector(faces(tiny_generator, 1))
+    assert len(calls) == 1
