@@ -21,7 +21,7 @@ from generators.errors import LatentMismatch, ToolkitError, UnknownName
 from generators.latent import Latent
 from invert.inversion import Inversion, Inverter, resize
 from invert.perceptual import Perceptual, load_perceptual
-from invert.presets import AUTO, DEFAULT_PRESET, PROJECTOR, preset_of
+from invert.presets import AUTO, DEFAULT_PRESET, MAX_LOOKS, PROJECTOR, preset_of
 from invert.projector import Projector
 from invert.tuning import TunedInverter, Tuner
 from pretrained import safetensors
@@ -121,8 +121,11 @@ def load_inverter(
         UnknownName: no such method, space or preset.
         LatentMismatch: the encoder belongs to another generator, or looks at other things than photos.
         BrokenFile: the encoder's file cannot be read, or holds no such encoder.
+        ToolkitError: looks out of range, or an encoder or looks for the projector, which has none.
     """
     device = generator.w_avg.device
+    if looks is not None and not 1 <= looks <= MAX_LOOKS:
+        raise ToolkitError(f"{looks} looks at a face: expected 1 to {MAX_LOOKS}")
     if method == AUTO and encoder is None:
         method, effort = choose_method(generator, preset)
         steps, refine, tune = (effort.get(name, 0) for name in ("steps", "refine", "tune"))
@@ -136,8 +139,9 @@ def load_inverter(
 
     inverter: Inverter
     if method == PROJECTOR:
-        if encoder is not None:
-            raise ToolkitError(f"the {PROJECTOR} has no encoder: name another method, or leave out {encoder}")
+        given = encoder if encoder is not None else f"the {looks} looks" if looks is not None else None
+        if given is not None:
+            raise ToolkitError(f"the {PROJECTOR} has no encoder: name another method, or leave out {given}")
         inverter = projector(steps, Projector.learning_rate)
     else:
         network = _find_encoder(method, encoder, generator)

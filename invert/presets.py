@@ -8,6 +8,8 @@ from generators.errors import UnknownName
 
 AUTO = "auto"
 PROJECTOR = "projector"
+MAX_LOOKS = 16
+"""Of an encoder at a face (``encoders.feedback``): most is said after three."""
 
 
 @dataclass(frozen=True)

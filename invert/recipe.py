@@ -24,7 +24,7 @@ from editing.composition import EditSpec, parse_edits
 from generators.errors import ToolkitError, UnknownName
 from invert.errors import RecipeError
 from invert.photo import NOTE_KEY
-from invert.presets import PRESETS
+from invert.presets import MAX_LOOKS, PRESETS
 from pretrained import safetensors
 
 Paste = Literal["face", "change"]
@@ -110,7 +110,7 @@ _RECIPE_KEYS = {
     "encoder": _TEXT,
     "space": _TEXT,
     "steps": _Key("a number from 1", lambda value: _is_count(value, 1)),
-    "looks": _Key("a number from 1", lambda value: _is_count(value, 1)),
+    "looks": _Key(f"a number from 1 to {MAX_LOOKS}", lambda value: _is_count(value, 1) and value <= MAX_LOOKS),
     "refine": _COUNT,
     "tune": _COUNT,
     "preset": _Key(" or ".join(PRESETS), lambda value: value in PRESETS),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invert.presets import AUTO, DEFAULT_PRESET, PRESETS, PROJECTOR, preset_of
+from invert.presets import AUTO, DEFAULT_PRESET, MAX_LOOKS, PRESETS, PROJECTOR, preset_of
 from pretrained.catalog import DEFAULT_GENERATOR
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ _RECIPE_OPTIONS = (
         "--looks",
         metavar="N",
         show_default="the encoder's own: stylemap-e 3, restyle 5, others 1",
-        type=click.IntRange(1, 16),
+        type=click.IntRange(1, MAX_LOOKS),
         help="Let the encoder look N times: at the face, and at what was drawn so far, to correct the code.",
     ),
     click.option(

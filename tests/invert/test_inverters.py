@@ -62,6 +62,14 @@ def test_an_unknown_method_names_close_ones(tiny_generator):
         load_inverter("projektor", tiny_generator)
 
 
+def test_looks_are_for_encoders_and_not_without_end(tiny_generator):
+    with pytest.raises(ToolkitError, match="the projector has no encoder: name another method, or leave out the 3 looks"):
+        load_inverter("projector", tiny_generator, looks=3)
+    for looks in (0, 17):
+        with pytest.raises(ToolkitError, match=f"{looks} looks at a face: expected 1 to 16"):
+            load_inverter("stylemap", tiny_generator, looks=looks)
+
+
 def test_the_projector_is_always_among_the_methods():
     assert "projector" in method_names()
 

@@ -109,7 +109,8 @@ def test_paths_count_from_the_recipes_folder(tmp_path):
     [
         ('metod = "stylemap"', UnknownName, "unknown entry of recipe 'metod': did you mean method"),
         ("refine = -1", RecipeError, "refine = -1: expected a count"),
-        ("looks = 0", RecipeError, "looks = 0: expected a number from 1"),
+        ("looks = 0", RecipeError, "looks = 0: expected a number from 1 to 16"),
+        ("looks = 17", RecipeError, "looks = 17: expected a number from 1 to 16"),
         ("refine = true", RecipeError, "refine = True: expected a count"),
         ("steps = 0", RecipeError, "expected a number from 1"),
         ('face = "biggest"', RecipeError, '\'biggest\': expected "largest", "all"'),
