@@ -38,12 +38,13 @@ from encoders.stylemap import StyleMapEncoder
 from encoders.training.distributed import barrier, rank, world_size
 from encoders.training.losses import Losses
 from encoders.training.trainer import EncoderTrainer, Schedule, resize
-from generators.base import Generator
+from generators.base import Generator, Identity
 from generators.errors import ToolkitError, UnknownName
 from generators.mobilestylegan import MobileStyleGAN
 from generators.preview import PreviewHead
 from invert.edits import as_edit, check_name, load_directions
 from pretrained.cache import whole_file
+from pretrained.directions import direction_names
 from pretrained.loading import load_encoder
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,8 @@ RECIPES: dict[str, Losses] = {
     "stylemap-e": Losses(code=0.5, lpips=1.0, delta=0.01, consistency=1.0, roughness=0.02),
 }
 """Weights of the terms by kind of encoder; the kinds themselves are in ``encoders.compact``."""
+EDIT_STRENGTH = 3
+"""Up to which the directions that ship are useful."""
 
 
 def train_encoder(
@@ -178,6 +181,11 @@ def train_encoder(
     if (folder / "best.pt").is_file():
         trainer.average.load_state_dict(torch.load(folder / "best.pt", weights_only=True, map_location=device)["average"])
     return trainer.average
+
+
+def taught_edits(method: str, generator: Identity) -> tuple[str, ...]:
+    """Return the edits that a kind of encoder is taught, where nobody says: ``stylemap-e`` those that ship, to both ends."""
+    return tuple(f"{name}={EDIT_STRENGTH}" for name in direction_names(generator)) if method == "stylemap-e" else ()
 
 
 def edit_offsets(edits: Sequence[str], generator: Generator) -> Float[Tensor, "edits num_ws w_dim"] | None:

@@ -45,7 +45,8 @@ METHODS = ("psp", "e4e", "stylemap", "stylemap-e")
 @click.option("--sizes", metavar="C,M,F", help="Sides of the coarse, middle and fine style maps.")
 @click.option("--loss", "weights", multiple=True, metavar="NAME=WEIGHT", help="Weight of a term, such as consistency=0.5.")
 @click.option("--edit", "edits", multiple=True, metavar="NAME=STRENGTH",
-              help="An edit that consistency teaches beside random moves, up to this strength either way.")  # fmt: skip
+              help="An edit that consistency teaches beside random moves, up to this strength either way; 'none' for random "
+                   "ones alone. By default stylemap-e is taught all that ship.")  # fmt: skip
 @click.option("--identity", type=click.Path(path_type=Path, exists=True), metavar="FILE",
               help="ArcFace's model_ir_se50.pth, for the identity term; without it that term is off.")  # fmt: skip
 @click.option("--steps", default=1600, show_default=True, metavar="N", type=click.IntRange(1))
@@ -86,7 +87,8 @@ def command(
     weights: Sequence[str],
     identity: Path | None,
     device: str,
-    **plan_options: int | float | str | tuple[str, ...],
+    edits: Sequence[str],
+    **plan_options: int | float | str,
 ) -> None:
     """Train an encoder on faces that the generator draws, whose codes are known, together with real aligned faces.
 
@@ -102,7 +104,7 @@ def command(
     from invert.dataset import read_faces
     from invert.perceptual import load_training_perceptual
     from invert.performance import keep_freed_memory
-    from invert.training import RECIPES, Plan, train_encoder
+    from invert.training import RECIPES, Plan, taught_edits, train_encoder
     from pretrained.errors import DownloadFailed
     from pretrained.loading import load_generator, save_encoder
     from pretrained.lpips import squeezenet_imagenet
@@ -110,8 +112,9 @@ def command(
     keep_freed_memory()
     place = _join_processes(device)
     output = output or Path("runs") / method
-    plan = Plan(**plan_options, losses=_weighted(RECIPES[method], weights))  # type: ignore[arg-type]
     network = load_generator(generator, place, notify=notify)
+    taught = tuple(edit for edit in edits if edit != "none") if edits else taught_edits(method, network.identity)
+    plan = Plan(**plan_options, losses=_weighted(RECIPES[method], weights), edits=taught)  # type: ignore[arg-type]
     real, _ = read_faces(data, split)
     watched = None if validation is None else read_faces(validation, val_split, limit=val_count)[0]
     torch.manual_seed(plan.seed)

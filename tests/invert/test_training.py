@@ -13,6 +13,7 @@ from torch import nn
 from editing.directions import Direction
 from editing.errors import EditError
 from encoders.compact import compact_encoder
+from generators.base import Identity
 from generators.errors import ToolkitError, UnknownName
 from generators.preview import PreviewHead
 from invert.training import (
@@ -23,10 +24,12 @@ from invert.training import (
     from_uint8,
     sample_codes,
     sample_faces,
+    taught_edits,
     to_uint8,
     train_encoder,
 )
-from pretrained.directions import save_direction
+from pretrained.catalog import DEFAULT_GENERATOR
+from pretrained.directions import direction_names, save_direction
 from pretrained.loading import save_encoder
 
 PLAN = Plan(
@@ -155,6 +158,14 @@ def test_edits_that_consistency_teaches_are_what_the_user_wrote(tmp_path, tiny_g
     torch.testing.assert_close(offsets[1, :2], -2 * vector.expand(2, -1), rtol=1e-4, atol=1e-5)
     assert not offsets[1, 2:].any()
     assert edit_offsets([], tiny_generator) is None
+
+
+def test_the_editable_encoder_is_taught_what_ships_where_nobody_says():
+    shipped = direction_names(DEFAULT_GENERATOR)
+    assert taught_edits("stylemap-e", Identity(DEFAULT_GENERATOR)) == tuple(f"{name}=3" for name in shipped)
+    assert {"age=3", "smile=3"} <= set(taught_edits("stylemap-e", Identity(DEFAULT_GENERATOR)))
+    assert taught_edits("stylemap", Identity(DEFAULT_GENERATOR)) == ()
+    assert taught_edits("stylemap-e", Identity("another")) == ()
 
 
 def test_an_edit_that_cannot_be_taught_stops_the_training_before_it_begins(

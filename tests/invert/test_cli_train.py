@@ -1,0 +1,77 @@
+"""Does the command that trains an encoder leave one that works, and say what it cannot do?"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from editing.directions import Direction
+from encoders.compact import compact_encoder
+from invert.cli.main import cli
+from pretrained.directions import save_direction
+from pretrained.loading import load_encoder
+
+
+@pytest.fixture
+def train(generator_file, cheap_distance, monkeypatch, tmp_path):
+    """Run the command for one step on the tiny generator and small heads; the run is ``tmp_path / "run"``."""
+    monkeypatch.setattr("invert.perceptual.load_training_perceptual", lambda *_: cheap_distance)
+    monkeypatch.setattr("invert.performance.keep_freed_memory", lambda: False)
+    small = {"pyramid_channels": (8, 8, 8), "width": 8}
+    monkeypatch.setattr("encoders.compact.compact_encoder", lambda *given, **more: compact_encoder(*given, **small, **more))
+    encoder = compact_encoder("stylemap", 12, 32, **small)
+    monkeypatch.setattr("pretrained.lpips.squeezenet_imagenet", encoder.backbone.state_dict)
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(faces / f"{number}.png")
+
+    def call(method, *arguments):
+        sizes = {"samples": 4, "batch-real": 2, "batch-sampled": 2, "batch-drawn": 1, "own": 2, "preview-resolution": 0}
+        plan = [text for name, value in (sizes | {"steps": 1}).items() for text in (f"--{name}", value)]
+        places = ["--data", faces, "--generator", generator_file, "-o", tmp_path / "run", "--device", "cpu"]
+        return CliRunner().invoke(cli, ["train", method, *map(str, [*places, *plan, *arguments])])
+
+    return call
+
+
+def test_a_training_leaves_an_encoder_with_its_plan(train, tmp_path):
+    result = train("stylemap-e", "--loss", "consistency=0.5")
+    assert result.exit_code == 0, result.output
+    encoder = load_encoder(tmp_path / "run" / "encoder.safetensors")
+    assert encoder.space == "stylemap"
+    assert [m.shape[-1] for m in encoder(torch.zeros(1, 3, 256, 256))][::5] == [8, 16, 16]
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert plan["losses"]["consistency"] == 0.5
+    assert plan["edits"] == [], "none ship for this generator"
+
+
+def test_edits_that_are_named_are_taught_and_stay_in_the_plan(train, tmp_path, tiny_generator):
+    file = tmp_path / "older.safetensors"
+    save_direction(file, Direction.of("older", torch.ones(tiny_generator.w_dim), tiny_generator.identity))
+    result = train("psp", "--edit", f"{file}=2", "--loss", "consistency=0.5")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["edits"] == [f"{file}=2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--loss", "consistancy=1"], "did you mean consistency"),
+        (["--loss", "code=-1"], "expected NAME=WEIGHT with a weight of at least 0"),
+        (["--edit", "older=3"], "unknown edit 'older'"),
+        (["--edit", "older"], "expected NAME=STRENGTH"),
+        (["--sizes", "8,16"], "expected three sides from 1 to 64"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_drawn(train, tmp_path, arguments, words):
+    result = train("stylemap", *arguments)
+    assert result.exit_code != 0
+    assert words in f"{result.output} {result.exception}"
+    assert not (tmp_path / "run" / "sampled_images.npy").exists()
