@@ -66,6 +66,28 @@ class Map2Map(nn.Module):
         return list(styles.unflatten(1, (self.num_layers, self.w_dim)).unbind(1))
 
 
+class Overview(nn.Module):
+    """Add to every pixel of a map what only the whole face tells: its age, its pose, that it smiles.
+
+    Edits move all pixels of a map alike, but its heads see little more than what lies under each pixel. At first it adds
+    nothing, so that it can join an encoder that has learnt without it.
+    """
+
+    def __init__(self, in_channels: int, width: int, num_ws: int, w_dim: int, side: int = 4) -> None:
+        super().__init__()
+        self.side, self.num_ws = side, num_ws
+        self.look = nn.Linear(in_channels * side**2, width)
+        self.to_styles = nn.Linear(width, num_ws * w_dim)
+        nn.init.zeros_(self.to_styles.weight)
+        nn.init.zeros_(self.to_styles.bias)
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> list[Float[Tensor, "batch w_dim 1 1"]]:
+        """Return one style a layer."""
+        grid = F.adaptive_avg_pool2d(F.leaky_relu(x, 0.2), self.side).flatten(1)
+        styles = self.to_styles(F.leaky_relu(self.look(grid), 0.2))
+        return list(styles.unflatten(1, (self.num_ws, -1))[..., None, None].unbind(1))
+
+
 class StyleMapEncoder(Encoder):
     """Encode a 256 px face as a stylemap: coarse and middle layers as maps, fine layers as vectors.
 
@@ -83,9 +105,10 @@ class StyleMapEncoder(Encoder):
         deltas: bool = False,  # Styles are one w_0 plus deltas, which ``stage`` turns on layer by layer.
         in_channels: int = 3,  # 6: an image, and what was drawn so far (ReStyle).
         looks: int = 1,  # At a face, where nobody says: see ``encoders.feedback``.
+        context: int = 0,  # Width of what a look at the whole face adds to every pixel of all maps.
     ) -> None:
         super().__init__()
-        self.looks = looks
+        self.looks, self.context = looks, context
         self.num_ws, self.w_dim, self.sizes = num_ws, w_dim, tuple(sizes)
         self.pyramid_channels, self.width = tuple(pyramid_channels), width
         self.deltas, self.in_channels = deltas, in_channels
@@ -101,6 +124,8 @@ class StyleMapEncoder(Encoder):
             for channels, count, size, resolution in zip(pyramid_channels, counts, sizes, (16, 32, 64), strict=True)
             if count  # A small generator has no fine layers.
         )
+        if context:
+            self.overview = Overview(coarse, context, num_ws, w_dim)
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
     @property
@@ -134,6 +159,8 @@ class StyleMapEncoder(Encoder):
         p2 = self.lateral2(c2) + self.down2(F.interpolate(p3, scale_factor=2, mode="bilinear", align_corners=False))
         p1 = self.lateral1(c1) + self.down1(F.interpolate(p2, scale_factor=2, mode="bilinear", align_corners=False))
         maps = [style for head, level in zip(self.heads, (p3, p2, p1), strict=False) for style in head(level)]
+        if self.context:
+            maps = [style + offset for style, offset in zip(maps, self.overview(p3), strict=True)]
         if self.deltas:
             maps = add_deltas(maps, self.stage)
         # Laid out as they are read from a file: another order would draw with another rounding.

@@ -85,6 +85,8 @@ class Plan:
     """Weights of the terms."""
     edits: tuple[str, ...] = ()
     """What consistency teaches beside random moves, such as ``age=3``: edits up to these strengths, either way."""
+    edited: int = 0
+    """Faces more than ``samples`` that the generator draws before the training, whose codes are moved by these edits."""
 
 
 RECIPES: dict[str, Losses] = {
@@ -146,9 +148,10 @@ def train_encoder(
     encoder.to(device)
     preview = _preview(generator, plan.preview_resolution, plan.seed)
     fitted = start is not None and begin_with(start, encoder, preview)
+    offsets = edit_offsets(plan.edits, generator)
     trainer = EncoderTrainer(
         encoder, generator, perceptual, Schedule(plan.steps, plan.learning_rate), preview, plan.losses,
-        seed=plan.seed, identity=identity, precision=_PRECISIONS[plan.precision], edits=edit_offsets(plan.edits, generator),
+        seed=plan.seed, identity=identity, precision=_PRECISIONS[plan.precision], edits=offsets,
     )  # fmt: skip
     checkpoint = folder / "checkpoint.pt"
     resumed = checkpoint.is_file()
@@ -157,7 +160,7 @@ def train_encoder(
         logger.info("going on from step %d", trainer.step_number)
     drawn = faces or (Path(start) if start is not None and Path(start).is_dir() else folder)
     if plan.samples and rank() == 0:
-        sample_faces(generator, plan.samples, plan.seed, drawn)
+        sample_faces(generator, plan.samples, plan.seed, drawn, edits=offsets, edited=plan.edited)
     barrier()
     sampled = _sampled_batches(generator, plan, drawn, trainer.step_number, share)
     if preview is not None and not resumed and not fitted:
@@ -227,6 +230,10 @@ def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None)
     else:
         source = load_encoder(start)
         weights, has_deltas = source.state_dict(), isinstance(source, StyleMapEncoder) and source.deltas
+    if (
+        isinstance(encoder, StyleMapEncoder) and encoder.context
+    ):  # An encoder that has learnt without begins with none of it.
+        weights = {f"overview.{name}": value for name, value in encoder.overview.state_dict().items()} | weights
     try:
         encoder.load_state_dict(weights)
         if preview is not None and drawn is not None:
@@ -334,13 +341,21 @@ def _preview(generator: Generator, resolution: int, seed: int) -> PreviewHead | 
 
 
 def sample_faces(
-    generator: Generator, count: int, seed: int, folder: Path, resolution: int = 256
+    generator: Generator,
+    count: int,
+    seed: int,
+    folder: Path,
+    resolution: int = 256,
+    edits: Float[Tensor, "edits num_ws w_dim"] | None = None,
+    edited: int = 0,
 ) -> tuple[UInt8[np.ndarray, "n 3 resolution resolution"], Float[np.ndarray, "n num_ws w_dim"]]:
     """Let the generator draw faces into files that stay; a second call goes on where the first one was stopped.
 
     The first half has one style each; in the other half a second face's style takes over from a random layer on, so that
-    layers become independent. Truncation psi is drawn from [0.6, 1] for each face.
+    layers become independent. Truncation psi is drawn from [0.6, 1] for each face. Behind them come ``edited`` more, each
+    moved by two edits: W alone has few faces in which one attribute differs and the others do not.
     """
+    count, plain = count + (edited if edits is not None else 0), count
     image_file, code_file, done_file = folder / "sampled_images.npy", folder / "sampled_codes.npy", folder / "sampled.json"
     done = json.loads(done_file.read_text())["done"] if done_file.is_file() else 0
     if done and np.load(image_file, mmap_mode="r").shape[0] != count:
@@ -348,7 +363,10 @@ def sample_faces(
             f"{folder} holds another number of sampled faces than the {count} asked for: choose another folder"
         )
     if not done:
-        np.save(code_file, sample_codes(generator, count, seed).half().cpu().numpy())
+        codes = sample_codes(generator, plain, seed)
+        if edits is not None and edited:
+            codes = torch.cat([codes, move_codes(sample_codes(generator, edited, seed + 4), edits, seed + 5)])
+        np.save(code_file, codes.half().cpu().numpy())
         open_memmap(image_file, mode="w+", dtype=np.uint8, shape=(count, 3, resolution, resolution)).flush()
     images, codes = open_memmap(image_file, mode="r+"), np.load(code_file, mmap_mode="r")
     for start in range(done, count, 4):
@@ -378,6 +396,18 @@ def sample_codes(generator: Generator, count: int, seed: int) -> Float[Tensor, "
     crossover = torch.randint(2, max(3, generator.num_ws - 4), (mixed, 1), generator=random)
     behind = (torch.arange(generator.num_ws)[None] >= crossover)[:, :, None].to(codes.device)
     codes[count // 2 :] = torch.where(behind, second, codes[count // 2 :])
+    return codes
+
+
+def move_codes(
+    codes: Float[Tensor, "n num_ws w_dim"], edits: Float[Tensor, "edits num_ws w_dim"], seed: int
+) -> Float[Tensor, "n num_ws w_dim"]:
+    """Move each code by two edits, each up to its full strength either way."""
+    random = torch.Generator().manual_seed(seed)
+    for _ in range(2):
+        chosen = torch.randint(len(edits), (len(codes),), generator=random).to(edits.device)
+        strength = 2 * torch.rand(len(codes), 1, 1, generator=random) - 1
+        codes = codes + strength.to(codes) * edits[chosen]
     return codes
 
 

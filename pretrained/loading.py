@@ -226,10 +226,12 @@ def _encoder_arguments(card: Any, path: Path) -> dict[str, Any]:
     triples = {key: card.get(key) for key in ("sizes", "pyramid_channels")}
     are_triples = all(isinstance(value, list) and len(value) == 3 for value in triples.values())
     numbers = [*arguments.values(), *(n for value in triples.values() for n in value)] if are_triples else [None]
-    options = {"deltas": card.get("deltas", False), "in_channels": card.get("in_channels", 3), "looks": card.get("looks", 1)}
+    defaults = {"deltas": False, "in_channels": 3, "looks": 1, "context": 0}  # Files from before they were there.
+    options = {name: card.get(name, default) for name, default in defaults.items()}
     # The sizes are not seen in the tensors' shapes, so nothing else would stop maps that fill the memory.
     is_sane = all(type(n) is int and 0 < n <= 4096 for n in numbers) and max(card["sizes"]) <= _MAX_MAP
     is_sane = is_sane and type(options["looks"]) is int and 0 < options["looks"] <= _MAX_LOOKS
+    is_sane = is_sane and type(options["context"]) is int and 0 <= options["context"] <= 4096
     if not is_sane or type(options["deltas"]) is not bool or options["in_channels"] not in (3, 6):
         raise BrokenFile(f"{path}: its card does not describe a StyleMap encoder: {card or 'it is empty'}")
     return arguments | {key: tuple(value) for key, value in triples.items()} | options
@@ -270,7 +272,7 @@ def save_encoder(path: Path, encoder: Encoder, generator: Identity, **card: Any)
     """Write an encoder in float16, with what is needed to build it again; further entries of the card must be JSON."""
     names: tuple[str, ...] = ("num_ws", "w_dim", "in_channels")
     if isinstance(encoder, StyleMapEncoder):
-        names += ("sizes", "pyramid_channels", "width", "deltas", "looks")
+        names += ("sizes", "pyramid_channels", "width", "deltas", "looks", "context")
     entries = {
         "architecture": "stylemap" if isinstance(encoder, StyleMapEncoder) else type(encoder).__name__,
         "arguments": {name: getattr(encoder, name) for name in names},

@@ -31,6 +31,8 @@ class Losses:
     """Squared error of the codes of sampled faces."""
     consistency: float = 0.0
     """Squared error of codes that the encoder made itself and that were edited: what LEC measures."""
+    edits: float = 0.0
+    """Squared error of known codes along the edits that are taught, in units of their full strength; off where none are."""
     w_norm: float = 0.003
     """Squared distance of real faces' codes from w_avg."""
     delta: float = 0.0
@@ -55,6 +57,25 @@ def code_error(latent: Latent, codes: AnyBatch) -> Float[Tensor, " batch"]:
     for ours, target in zip(as_stylemaps(latent), as_stylemaps(codes), strict=True):
         errors.append((ours - resize_style(target, *ours.shape[2:])).square().mean((1, 2, 3)))
     return torch.stack(errors).mean(0)
+
+
+def edit_error(latent: Latent, codes: AnyBatch, edits: Float[Tensor, "edits num_ws w_dim"]) -> Float[Tensor, " batch"]:
+    """Compare codes by how far they went along each edit, in units of its full strength.
+
+    Edits are long in directions in which W is narrow (an age of three standard deviations is 17 of W's own in that
+    direction), so the error over all channels hardly tells whether an encoder saw them.
+
+    Args:
+        latent: an encoder's codes.
+        codes: what they should be.
+        edits: what each adds to a code at full strength.
+
+    Returns:
+        Per face: the mean over edits of the squared difference; 1 where each is missed by its whole length.
+    """
+    ours, target = (torch.stack([m.mean((2, 3)) for m in as_stylemaps(code)], 1) for code in (latent, codes))
+    along = torch.einsum("bld,eld->be", ours - target, edits) / edits.square().sum((1, 2))
+    return along.square().mean(1)
 
 
 def delta_norm(latent: Latent) -> Float[Tensor, " batch"]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from encoders.training.augment import compress, misalign, one_side, patch, random_flip, relight, soften
 from encoders.training.discriminator import LatentAdversary, style_vectors
 from encoders.training.distributed import average_gradients, gather, parallel, rank, world_size
-from encoders.training.losses import Losses, code_error, delta_norm, roughness
+from encoders.training.losses import Losses, code_error, delta_norm, edit_error, roughness
 from generators.base import Generator
 from generators.latent import AnyBatch, Latent, StyleMaps, as_stylemaps, map_layers, select
 from generators.ops import resize_style
@@ -322,6 +322,9 @@ class EncoderTrainer:
             terms["identity"] = self.identity(resize(image, 256), resize(target, 256)).mean()
         if own.shape[0]:
             terms["consistency"] = code_error(of_own, own_codes).mean() / self.w_variance
+        if self.edits is not None:
+            of_known = [edit_error(of_sampled, codes, self.edits), edit_error(of_own, own_codes, self.edits)]
+            terms["edits"] = _mean(torch.cat(of_known))
         if self.adversary is not None:
             terms["adversarial"] = self.adversary.encoder_loss(trusted)
         return terms, trusted

@@ -52,6 +52,8 @@ METHODS = ("psp", "e4e", "stylemap", "stylemap-e")
 @click.option("--steps", default=1600, show_default=True, metavar="N", type=click.IntRange(1))
 @click.option("--samples", default=3000, show_default=True, metavar="N",
               help="Faces that the generator draws first; 0: fresh ones at every step.")  # fmt: skip
+@click.option("--edited", default=0, show_default=True, metavar="N", type=click.IntRange(0),
+              help="Faces more that it draws first, moved by the edits that are taught.")  # fmt: skip
 @click.option("--batch-real", default=8, show_default=True, metavar="N", help="Real faces a step.")
 @click.option("--batch-sampled", default=8, show_default=True, metavar="N", help="Sampled faces a step.")
 @click.option("--batch-drawn", default=4, show_default=True, metavar="N", help="Sampled faces a step with image losses.")

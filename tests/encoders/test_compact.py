@@ -60,9 +60,12 @@ def test_the_spaces_are_those_of_the_papers(small):
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_have_as_many_weights_and_ship_in_24_megabytes(kind):
     with torch.device("meta"):
-        count = sum(p.numel() for p in compact_encoder(kind).parameters())
+        encoder = compact_encoder(kind)
+        count = sum(p.numel() for p in encoder.parameters())
+        overview = sum(p.numel() for p in encoder.overview.parameters()) if encoder.context else 0
         reference = sum(p.numel() for p in compact_encoder("stylemap").parameters())
-    assert abs(count - reference) <= 0.001 * reference
+    assert abs(count - overview - reference) <= 0.001 * reference
+    assert overview < 0.08 * reference, "what only stylemap-e has is small"
     assert 2 * count < 24e6
 
 

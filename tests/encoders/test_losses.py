@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from encoders.training.losses import code_error, delta_norm, roughness
+from encoders.training.losses import code_error, delta_norm, edit_error, roughness
 
 
 def maps(*sizes, batch=2, w_dim=3):
@@ -34,6 +34,24 @@ def test_maps_of_other_sizes_are_compared_at_ours(ours, theirs):
     assert code_error(latent, flat).max() < 1e-10
 
 
+def test_an_edit_that_is_missed_by_its_whole_length_has_an_error_of_1():
+    edits = torch.zeros(2, 4, 3)
+    edits[0, :, 0], edits[1, 1:3, 1] = 2.0, 5.0  # At right angles; the second is for two layers alone.
+    codes = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(2))
+    moved = torch.stack([codes[0] + edits[0], codes[1] - 0.5 * edits[1]])
+    torch.testing.assert_close(edit_error(moved, codes, edits), torch.tensor([0.5, 0.125]))
+    elsewhere = codes + torch.tensor([0.0, 0.0, 7.0])
+    assert edit_error(elsewhere, codes, edits).max() < 1e-8, "what no edit moves does not count"
+
+
+def test_an_edit_of_a_stylemap_is_told_by_its_mean_styles():
+    latent, edits = maps(4, 2), torch.randn(3, 2, 3, generator=torch.Generator().manual_seed(4))
+    moved = tuple(m + edits[1, k][:, None, None] for k, m in enumerate(latent))
+    vectors = torch.stack([m.mean((2, 3)) for m in latent], 1)
+    torch.testing.assert_close(edit_error(moved, latent, edits), edit_error(vectors + edits[1], vectors, edits))
+    assert edit_error(moved, latent, edits).min() > 0.3
+
+
 def test_the_delta_norm_is_0_for_one_style_and_sees_only_means():
     one = maps(4)[0]
     assert delta_norm((one, one.flip(3), one.mean((2, 3), keepdim=True))).max() < 1e-10
@@ -49,4 +67,5 @@ def test_roughness_is_the_variance_inside_the_maps():
 
 def test_no_faces_give_no_values():
     empty = torch.zeros(0, 4, 3)
+    assert edit_error(empty, empty, torch.ones(1, 4, 3)).shape == (0,)
     assert code_error(empty, empty).shape == delta_norm(empty).shape == roughness(empty).shape == (0,)

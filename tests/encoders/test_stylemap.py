@@ -114,6 +114,19 @@ def test_its_codes_fit_the_generator_that_they_are_for(tiny_encoder, tiny_genera
     assert tiny_encoder.identity.fits(tiny_generator.identity)
 
 
+def test_a_look_at_the_whole_face_adds_nothing_at_first_and_then_the_same_to_every_pixel(small):
+    plain, wide = small(sizes=(2, 4, 4)), small(sizes=(2, 4, 4), context=5)
+    wide.load_state_dict(wide.state_dict() | plain.state_dict())
+    before = wide(faces(2))
+    assert all(torch.equal(a, b) for a, b in zip(before, plain(faces(2)), strict=True))
+    torch.nn.init.normal_(wide.overview.to_styles.weight, std=1.0)
+    offsets = [(after - first).detach() for after, first in zip(wide(faces(2)), before, strict=True)]
+    for offset in offsets:
+        torch.testing.assert_close(offset, offset[:, :, :1, :1].expand_as(offset), rtol=1e-4, atol=1e-5)
+    assert float((offsets[0] - offsets[-1][:, :, :1, :1]).abs().max()) > 0.01, "every layer has its own"
+    assert float((offsets[0][0] - offsets[0][1]).abs().max()) > 0.01, "every face has its own"
+
+
 def test_a_state_dict_fills_a_second_encoder(small):
     first, second = small(), StyleMapEncoder(12, 6, pyramid_channels=(8, 8, 8), width=8)
     second.load_state_dict(first.state_dict())

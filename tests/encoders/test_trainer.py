@@ -107,6 +107,15 @@ def test_terms_that_need_more_are_there_when_they_have_it(make, data):
     assert terms["loss"] == pytest.approx(weighted(losses, terms), rel=1e-5)
 
 
+def test_edits_that_are_taught_are_a_term_of_their_own_which_training_lowers(make, data, tiny_generator):
+    edits = 3 * torch.randn(2, tiny_generator.num_ws, tiny_generator.w_dim, generator=torch.Generator().manual_seed(1))
+    trainer = make(kind="stylemap-e", edits=edits, losses=Losses(edits=20.0, lpips=0.0, l2=0.0))
+    faces, drawn, codes = data
+    values = [trainer.step(faces, drawn, codes + edits[0])["edits"] for _ in range(12)]
+    assert sum(values[-3:]) < 0.9 * sum(values[:3])
+    assert "edits" not in make().step(*data)
+
+
 def test_pieces_of_a_step_add_up_to_the_whole_step(make, data):
     faces, drawn, codes = data
     whole, pieces = make(), make()

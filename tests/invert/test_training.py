@@ -22,6 +22,7 @@ from invert.training import (
     begin_with,
     edit_offsets,
     from_uint8,
+    move_codes,
     sample_codes,
     sample_faces,
     taught_edits,
@@ -30,7 +31,7 @@ from invert.training import (
 )
 from pretrained.catalog import DEFAULT_GENERATOR
 from pretrained.directions import direction_names, save_direction
-from pretrained.loading import save_encoder
+from pretrained.loading import load_encoder, save_encoder
 
 PLAN = Plan(
     steps=2, batch_real=2, batch_sampled=2, batch_drawn=1, samples=6, preview_resolution=64, preview_steps=2, every=1, own=2
@@ -126,6 +127,38 @@ def test_an_encoder_of_deltas_in_a_file_keeps_its_deltas(tmp_path, tiny_generato
     begun = copy.deepcopy(encoder)
     begin_with(str(tmp_path / "e.safetensors"), begun, None)
     assert torch.equal(begun.heads[1].to_styles.weight, encoder.heads[1].to_styles.weight.half().float())
+
+
+def test_an_encoder_with_an_overview_begins_with_one_that_has_none(tmp_path, tiny_generator, tiny_encoder):
+    save_encoder(tmp_path / "e.safetensors", tiny_encoder, tiny_generator.identity)
+    sizes = {"sizes": tiny_encoder.sizes, "pyramid_channels": tiny_encoder.pyramid_channels, "width": tiny_encoder.width}
+    encoder = compact_encoder("stylemap-e", 12, 32, **sizes).eval()
+    begin_with(tmp_path / "e.safetensors", encoder, None)
+    face = torch.zeros(1, 3, 256, 256)
+    for ours, theirs in zip(encoder(face), load_encoder(tmp_path / "e.safetensors")(face), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_faces_that_are_moved_by_edits_come_after_the_others(tmp_path, tiny_generator):
+    edits = torch.randn(3, tiny_generator.num_ws, tiny_generator.w_dim, generator=torch.Generator().manual_seed(1))
+    images, codes = sample_faces(tiny_generator, 6, 3, tmp_path / "both", edits=edits, edited=5)
+    plain = sample_faces(tiny_generator, 6, 3, tmp_path / "plain")
+    assert (len(images), len(codes)) == (11, 11)
+    assert np.array_equal(images[:6], plain[0])
+    assert np.array_equal(codes[:6], plain[1])
+    with torch.no_grad():
+        drawn = tiny_generator.synthesis(torch.from_numpy(np.array(codes[6:])).float())
+    assert np.array_equal(images[6:], to_uint8(drawn).numpy())
+
+
+def test_codes_are_moved_by_two_edits_up_to_their_full_strength(tiny_generator):
+    edits = torch.eye(4).reshape(4, 1, 4)
+    moved = move_codes(torch.zeros(500, 1, 4), edits, 3)[:, 0]
+    assert torch.equal(moved, move_codes(torch.zeros(500, 1, 4), edits, 3)[:, 0])
+    assert set((moved != 0).sum(1).tolist()) == {1, 2}
+    assert 1 < float(moved.abs().max()) <= 2, "the same edit twice adds up"
+    assert float(moved.mean().abs()) < 0.05
+    assert bool((moved.abs().amax(0) > 0.9).all())
 
 
 def test_a_run_takes_the_faces_and_the_preview_of_another(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):

@@ -170,7 +170,7 @@ def test_an_encoder_that_was_saved_comes_back_in_half_precision(encoder_file, ti
     tensors, card = safetensors.load(encoder_file)
     assert {value.dtype for value in tensors.values()} == {torch.float16}
     assert card["trained_on"] == "nothing"
-    assert card["arguments"] == CARD | {"deltas": False, "in_channels": 3, "looks": 1}
+    assert card["arguments"] == CARD | {"deltas": False, "in_channels": 3, "looks": 1, "context": 0}
     with torch.inference_mode():
         face = torch.rand(1, 3, 256, 256) * 2 - 1
         for a, b in zip(encoder(face), tiny_encoder(face), strict=True):
@@ -200,6 +200,9 @@ def test_an_encoder_that_was_saved_comes_back_in_half_precision(encoder_file, ti
         CARD | {"looks": 0},
         CARD | {"looks": 10**9},
         CARD | {"looks": True},
+        CARD | {"context": -1},
+        CARD | {"context": 10**6},
+        CARD | {"context": False},
         CARD | {"sizes": {"a": 1, "b": 2, "c": 3}},
         CARD | {"pyramid_channels": [[16], 12, 8]},
         CARD | {"pyramid_channels": "abc"},
@@ -227,12 +230,12 @@ def test_further_entries_of_a_card_do_not_reach_the_constructor(tmp_path, tiny_e
     assert load_encoder(tmp_path / "more").num_ws == 12
 
 
-@pytest.mark.parametrize("arguments", [{"deltas": True}, {"in_channels": 6}])
+@pytest.mark.parametrize("arguments", [{"deltas": True}, {"in_channels": 6}, {"context": 3}])
 def test_other_kinds_of_encoders_come_back_as_they_were(tmp_path, arguments):
     encoder = StyleMapEncoder(12, 32, pyramid_channels=(16, 12, 8), width=16, **arguments)
     save_encoder(tmp_path / "e.safetensors", encoder, Identity("mine"))
     found = load_encoder(tmp_path / "e.safetensors")
-    assert (found.deltas, found.in_channels) == (encoder.deltas, encoder.in_channels)
+    assert (found.deltas, found.in_channels, found.context) == (encoder.deltas, encoder.in_channels, encoder.context)
 
 
 def test_arguments_that_make_no_network_are_a_broken_file():
