@@ -93,7 +93,7 @@ RECIPES: dict[str, Losses] = {
     "psp": Losses(code=0.1, lpips=1.0, roughness=0.0),
     "e4e": Losses(code=0.25, lpips=1.0, delta=0.01, adversarial=0.05, roughness=0.0),
     "stylemap": Losses(code=0.1, lpips=1.0, roughness=0.001),
-    "stylemap-e": Losses(code=0.5, lpips=1.0, delta=0.01, consistency=1.0, roughness=0.02),
+    "stylemap-e": Losses(code=0.5, lpips=1.0, delta=0.01, consistency=1.0, edits=3.0, roughness=0.01),
 }
 """Weights of the terms by kind of encoder; the kinds themselves are in ``encoders.compact``."""
 EDIT_STRENGTH = 3
@@ -162,7 +162,7 @@ def train_encoder(
     if plan.samples and rank() == 0:
         sample_faces(generator, plan.samples, plan.seed, drawn, edits=offsets, edited=plan.edited)
     barrier()
-    sampled = _sampled_batches(generator, plan, drawn, trainer.step_number, share)
+    sampled = _sampled_batches(generator, plan, drawn, trainer.step_number, share, offsets)
     if preview is not None and not resumed and not fitted:
         _fit_preview(trainer, preview, plan, drawn, report)
     real_rows = batches(len(real), plan.batch_real, plan.seed + 2, skip=trainer.step_number)
@@ -294,13 +294,26 @@ def _shares(plan: Plan) -> slice:
 
 
 def _sampled_batches(
-    generator: Generator, plan: Plan, folder: Path, skip: int, share: slice
+    generator: Generator,
+    plan: Plan,
+    folder: Path,
+    skip: int,
+    share: slice,
+    edits: Float[Tensor, "edits num_ws w_dim"] | None = None,
 ) -> Iterator[tuple[Float[Tensor, "n 3 256 256"], Float[Tensor, "n num_ws w_dim"]]]:
-    """Yield this process's sampled faces and their codes from step ``skip`` on: of the run's files, or fresh ones."""
+    """Yield this process's sampled faces and their codes from step ``skip`` on: of the run's files, or fresh ones.
+
+    Of fresh ones the last quarter is moved by edits, where some are taught.
+    """
     device = generator.w_avg.device
     if not plan.samples:
         for step in itertools.count(skip):
-            codes = sample_codes(generator, plan.batch_sampled, plan.seed * 1_000_003 + step)[share]
+            seed = plan.seed * 1_000_003 + step
+            codes = sample_codes(generator, plan.batch_sampled, seed)
+            if edits is not None:
+                moved = plan.batch_sampled - plan.batch_sampled // 4
+                codes = torch.cat([codes[:moved], move_codes(codes[moved:], edits, seed)])
+            codes = codes[share]
             with torch.no_grad():  # Not around the yield: it would hold for the caller's gradients too.
                 faces = resize(generator.synthesis(codes).clamp(-1, 1), 256)
             yield faces, codes

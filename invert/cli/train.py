@@ -52,7 +52,7 @@ METHODS = ("psp", "e4e", "stylemap", "stylemap-e")
 @click.option("--steps", default=1600, show_default=True, metavar="N", type=click.IntRange(1))
 @click.option("--samples", default=3000, show_default=True, metavar="N",
               help="Faces that the generator draws first; 0: fresh ones at every step.")  # fmt: skip
-@click.option("--edited", default=0, show_default=True, metavar="N", type=click.IntRange(0),
+@click.option("--edited", metavar="N", type=click.IntRange(0), show_default="a third of --samples where edits are taught",
               help="Faces more that it draws first, moved by the edits that are taught.")  # fmt: skip
 @click.option("--batch-real", default=8, show_default=True, metavar="N", help="Real faces a step.")
 @click.option("--batch-sampled", default=8, show_default=True, metavar="N", help="Sampled faces a step.")
@@ -90,6 +90,7 @@ def command(
     identity: Path | None,
     device: str,
     edits: Sequence[str],
+    edited: int | None,
     **plan_options: int | float | str,
 ) -> None:
     """Train an encoder on faces that the generator draws, whose codes are known, together with real aligned faces.
@@ -117,6 +118,7 @@ def command(
     network = load_generator(generator, place, notify=notify)
     taught = tuple(edit for edit in edits if edit != "none") if edits else taught_edits(method, network.identity)
     plan = Plan(**plan_options, losses=_weighted(RECIPES[method], weights), edits=taught)  # type: ignore[arg-type]
+    plan = replace(plan, edited=(plan.samples // 3 if taught else 0) if edited is None else edited)
     real, _ = read_faces(data, split)
     watched = None if validation is None else read_faces(validation, val_split, limit=val_count)[0]
     torch.manual_seed(plan.seed)

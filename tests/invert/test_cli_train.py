@@ -57,7 +57,10 @@ def test_edits_that_are_named_are_taught_and_stay_in_the_plan(train, tmp_path, t
     save_direction(file, Direction.of("older", torch.ones(tiny_generator.w_dim), tiny_generator.identity))
     result = train("psp", "--edit", f"{file}=2", "--loss", "consistency=0.5")
     assert result.exit_code == 0, result.output
-    assert json.loads((tmp_path / "run" / "plan.json").read_text())["edits"] == [f"{file}=2"]
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert plan["edits"] == [f"{file}=2"]
+    assert plan["edited"] == 1, "a third of the 4 samples"
+    assert len(np.load(tmp_path / "run" / "sampled_codes.npy")) == 5
 
 
 @pytest.mark.parametrize(

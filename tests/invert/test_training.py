@@ -18,6 +18,7 @@ from generators.errors import ToolkitError, UnknownName
 from generators.preview import PreviewHead
 from invert.training import (
     Plan,
+    _sampled_batches,
     batches,
     begin_with,
     edit_offsets,
@@ -306,6 +307,16 @@ def test_fresh_faces_are_drawn_at_every_step_where_none_are_kept(
     )
     assert len(set(seen) - {None}) == 2
     assert not (tmp_path / "sampled_images.npy").exists()
+
+
+def test_a_quarter_of_the_fresh_faces_is_moved_by_the_edits_that_are_taught(tmp_path, tiny_generator):
+    plan, everyone = replace(PLAN, samples=0, batch_sampled=8), slice(None)
+    edits = torch.randn(2, tiny_generator.num_ws, tiny_generator.w_dim, generator=torch.Generator().manual_seed(1))
+    plain = next(_sampled_batches(tiny_generator, plan, tmp_path, 5, everyone))
+    moved = next(_sampled_batches(tiny_generator, plan, tmp_path, 5, everyone, edits))
+    is_same = (plain[1] == moved[1]).all((1, 2))
+    assert is_same.tolist() == [True] * 6 + [False] * 2
+    torch.testing.assert_close(moved[0], tiny_generator.synthesis(moved[1]).clamp(-1, 1))
 
 
 def test_an_unknown_precision_is_refused_with_those_there_are(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
