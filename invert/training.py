@@ -158,6 +158,8 @@ def train_encoder(
     if resumed:
         trainer.load_state_dict(torch.load(checkpoint, weights_only=True, map_location=device)["trainer"])
         logger.info("going on from step %d", trainer.step_number)
+        if rank() == 0:
+            cut_rows(folder / "log.csv", trainer.step_number)
     drawn = faces or (Path(start) if start is not None and Path(start).is_dir() else folder)
     if plan.samples and rank() == 0:
         sample_faces(generator, plan.samples, plan.seed, drawn, edits=offsets, edited=plan.edited)
@@ -467,6 +469,16 @@ def append_row(table: Path, row: dict[str, Any]) -> None:
         if new:
             writer.writeheader()
         writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+
+
+def cut_rows(table: Path, last: int) -> None:
+    """Drop the rows of the steps behind a checkpoint, which are about to be done again."""
+    if not table.is_file():
+        return
+    with table.open(newline="") as file:
+        head, *rows = list(csv.reader(file)) or [[]]
+    with whole_file(table) as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file).writerows([head, *(row for row in rows if row and int(row[0]) <= last)])
 
 
 def from_uint8(images: UInt8[np.ndarray, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:

@@ -77,6 +77,27 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(tmp_path, tiny_generat
         assert torch.equal(a, b)
 
 
+def test_the_log_has_every_step_once_however_often_a_run_was_stopped(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces
+):
+    class Killed(Exception):
+        pass
+
+    def train(steps, killed_at):
+        def report(step, terms):
+            if step == killed_at:
+                raise Killed
+
+        plan = replace(PLAN, steps=steps, every=2)
+        train_encoder(copy.deepcopy(tiny_encoder), tiny_generator, cheap_distance, faces, None, tmp_path, plan, report)
+
+    with pytest.raises(Killed):
+        train(6, killed_at=3)
+    assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2", "3"]
+    train(4, killed_at=None)
+    assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2", "3", "4"]
+
+
 def test_a_run_of_another_plan_is_not_continued(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
     train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, PLAN)
     with pytest.raises(ToolkitError, match="another batch_real"):
