@@ -319,7 +319,8 @@ def _sampled_batches(
             with torch.no_grad():  # Not around the yield: it would hold for the caller's gradients too.
                 faces = resize(generator.synthesis(codes).clamp(-1, 1), 256)
             yield faces, codes
-    images, known = (np.load(folder / f"sampled_{what}.npy", mmap_mode="r") for what in ("images", "codes"))
+    count = plan.samples + (plan.edited if edits is not None else 0)
+    images, known = (np.load(folder / f"sampled_{what}.npy", mmap_mode="r")[:count] for what in ("images", "codes"))
     for rows in batches(len(images), plan.batch_sampled, plan.seed + 3, skip=skip):
         chosen = rows[share]
         yield from_uint8(images[chosen]).to(device), torch.from_numpy(known[chosen]).float().to(device)
@@ -366,17 +367,22 @@ def sample_faces(
 ) -> tuple[UInt8[np.ndarray, "n 3 resolution resolution"], Float[np.ndarray, "n num_ws w_dim"]]:
     """Let the generator draw faces into files that stay; a second call goes on where the first one was stopped.
 
+    A call without those that are moved by edits takes its faces from the files of one with them.
+
     The first half has one style each; in the other half a second face's style takes over from a random layer on, so that
     layers become independent. Truncation psi is drawn from [0.6, 1] for each face. Behind them come ``edited`` more, each
     moved by two edits: W alone has few faces in which one attribute differs and the others do not.
     """
     count, plain = count + (edited if edits is not None else 0), count
     image_file, code_file, done_file = folder / "sampled_images.npy", folder / "sampled_codes.npy", folder / "sampled.json"
-    done = json.loads(done_file.read_text())["done"] if done_file.is_file() else 0
-    if done and np.load(image_file, mmap_mode="r").shape[0] != count:
-        raise ToolkitError(
-            f"{folder} holds another number of sampled faces than the {count} asked for: choose another folder"
-        )
+    known = json.loads(done_file.read_text()) if done_file.is_file() else {"done": 0}
+    done = known["done"]
+    if done:
+        total = np.load(image_file, mmap_mode="r").shape[0]
+        if known.get("plain", total) != plain or total < count:
+            raise ToolkitError(
+                f"{folder} holds another number of sampled faces than the {count} asked for: choose another folder"
+            )
     if not done:
         codes = sample_codes(generator, plain, seed)
         if edits is not None and edited:
@@ -392,8 +398,8 @@ def sample_faces(
         if start % 100 == 0 or start + 4 >= count:
             images.flush()
             with whole_file(done_file) as temporary:
-                temporary.write_text(json.dumps({"done": min(count, start + 4), "seed": seed}))
-    return images, codes
+                temporary.write_text(json.dumps({"done": min(count, start + 4), "seed": seed, "plain": plain}))
+    return images[:count], codes[:count]
 
 
 @torch.no_grad()

@@ -163,14 +163,30 @@ def test_an_encoder_with_an_overview_begins_with_one_that_has_none(tmp_path, tin
 
 def test_faces_that_are_moved_by_edits_come_after_the_others(tmp_path, tiny_generator):
     edits = torch.randn(3, tiny_generator.num_ws, tiny_generator.w_dim, generator=torch.Generator().manual_seed(1))
-    images, codes = sample_faces(tiny_generator, 6, 3, tmp_path / "both", edits=edits, edited=5)
-    plain = sample_faces(tiny_generator, 6, 3, tmp_path / "plain")
-    assert (len(images), len(codes)) == (11, 11)
-    assert np.array_equal(images[:6], plain[0])
-    assert np.array_equal(codes[:6], plain[1])
+    for name in ("both", "plain"):
+        (tmp_path / name).mkdir()
+    images, codes = sample_faces(tiny_generator, 8, 3, tmp_path / "both", edits=edits, edited=4)
+    plain = sample_faces(tiny_generator, 8, 3, tmp_path / "plain")
+    assert (len(images), len(codes)) == (12, 12)
+    assert np.array_equal(images[:8], plain[0])
+    assert np.array_equal(codes[:8], plain[1])
     with torch.no_grad():
-        drawn = tiny_generator.synthesis(torch.from_numpy(np.array(codes[6:])).float())
-    assert np.array_equal(images[6:], to_uint8(drawn).numpy())
+        drawn = tiny_generator.synthesis(torch.from_numpy(np.array(codes[8:])).float())
+    assert np.array_equal(images[8:], to_uint8(drawn).numpy())
+
+
+def test_a_run_without_edits_takes_its_faces_from_one_with_them(tmp_path, tiny_generator):
+    edits = torch.randn(3, tiny_generator.num_ws, tiny_generator.w_dim, generator=torch.Generator().manual_seed(1))
+    images, codes = sample_faces(tiny_generator, 6, 3, tmp_path, edits=edits, edited=5)
+    plain = sample_faces(tiny_generator, 6, 3, tmp_path)
+    assert np.array_equal(plain[0], images[:6])
+    assert np.array_equal(plain[1], codes[:6])
+    drawn = _sampled_batches(tiny_generator, replace(PLAN, batch_sampled=6, edited=5), tmp_path, 0, slice(None))
+    for _, known in itertools.islice(drawn, 3):
+        assert all(any(np.allclose(code, base) for base in codes[:6]) for code in known.numpy())
+    for others in ({"count": 5}, {"count": 11}, {"count": 6, "edits": edits, "edited": 6}):
+        with pytest.raises(ToolkitError, match="another number of sampled faces"):
+            sample_faces(tiny_generator, seed=3, folder=tmp_path, **others)
 
 
 def test_codes_are_moved_by_two_edits_up_to_their_full_strength(tiny_generator):
