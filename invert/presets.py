@@ -27,7 +27,7 @@ class Preset:
 
 
 PRESETS = {
-    "fast": Preset(0, 60, 0, "the encoder; LPIPS 0.084, 0.8 s a face on two cores"),
+    "fast": Preset(0, 60, 0, "the encoder; LPIPS 0.086, 0.8 s a face on two cores"),
     "better": Preset(30, 100, 0, "the encoder and 30 projector steps; LPIPS 0.013, 17 s"),
     "best": Preset(40, 150, 40, "40 projector steps, then 40 of tuning the generator; LPIPS 0.005, 58 s"),
 }
