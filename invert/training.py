@@ -33,6 +33,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor, nn
 
 from editing.composition import parse_edits
+from editing.errors import EditError
 from encoders.base import Encoder
 from encoders.stylemap import StyleMapEncoder
 from encoders.training.distributed import barrier, rank, world_size
@@ -158,8 +159,8 @@ def train_encoder(
     if resumed:
         trainer.load_state_dict(torch.load(checkpoint, weights_only=True, map_location=device)["trainer"])
         logger.info("going on from step %d", trainer.step_number)
-        if rank() == 0:
-            cut_rows(folder / "log.csv", trainer.step_number)
+    if rank() == 0:
+        cut_rows(folder / "log.csv", trainer.step_number)
     drawn = faces or (Path(start) if start is not None and Path(start).is_dir() else folder)
     if plan.samples and rank() == 0:
         sample_faces(generator, plan.samples, plan.seed, drawn, edits=offsets, edited=plan.edited)
@@ -197,7 +198,7 @@ def edit_offsets(edits: Sequence[str], generator: Generator) -> Float[Tensor, "e
     """Return what edits, as a user writes them, add to a code; None for none.
 
     Raises:
-        EditError: an edit is not written like one, or for a part of the face.
+        EditError: an edit is not written like one, is for a part of the face, or does nothing.
         UnknownName: no direction of such a name.
         LatentMismatch: it was learnt for another generator.
     """
@@ -205,6 +206,9 @@ def edit_offsets(edits: Sequence[str], generator: Generator) -> Float[Tensor, "e
         return None
     specs = [check_name(spec, generator.identity) for spec in parse_edits(edits)]
     directions = load_directions(specs, generator)
+    for spec in specs:
+        if not spec.strength:
+            raise EditError(f"the edit {spec} does nothing: give the strength up to which it is taught, as in {spec.name}=3")
     mean = generator.w_avg.expand(1, generator.num_ws, -1)
     moved = (as_edit(spec, directions[spec.name], generator)(mean, spec.strength) for spec in specs)
     return torch.cat([w_plus - mean for w_plus in moved if isinstance(w_plus, Tensor)])
@@ -232,9 +236,8 @@ def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None)
     else:
         source = load_encoder(start)
         weights, has_deltas = source.state_dict(), isinstance(source, StyleMapEncoder) and source.deltas
-    if (
-        isinstance(encoder, StyleMapEncoder) and encoder.context
-    ):  # An encoder that has learnt without begins with none of it.
+    if isinstance(encoder, StyleMapEncoder) and encoder.context:
+        # An overview begins with adding nothing, where the other encoder has none.
         weights = {f"overview.{name}": value for name, value in encoder.overview.state_dict().items()} | weights
     try:
         encoder.load_state_dict(weights)

@@ -91,8 +91,9 @@ def test_the_log_has_every_step_once_however_often_a_run_was_stopped(
         plan = replace(PLAN, steps=steps, every=2)
         train_encoder(copy.deepcopy(tiny_encoder), tiny_generator, cheap_distance, faces, None, tmp_path, plan, report)
 
-    with pytest.raises(Killed):
-        train(6, killed_at=3)
+    for step in (1, 3):  # Before the first checkpoint, and after it.
+        with pytest.raises(Killed):
+            train(6, killed_at=step)
     assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2", "3"]
     train(4, killed_at=None)
     assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2", "3", "4"]
@@ -242,11 +243,18 @@ def test_the_editable_encoder_is_taught_what_ships_where_nobody_says():
 def test_an_edit_that_cannot_be_taught_stops_the_training_before_it_begins(
     tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces
 ):
-    for edit, error, what in (("older=3", UnknownName, "older"), ("older", EditError, "expected NAME=STRENGTH")):
+    file = tmp_path / "older.safetensors"
+    save_direction(file, Direction.of("older", torch.ones(tiny_generator.w_dim), tiny_generator.identity))
+    for edit, error, what in (
+        ("older=3", UnknownName, "older"),
+        ("older", EditError, "expected NAME=STRENGTH"),
+        (f"{file}=0", EditError, "does nothing"),
+    ):
         plan = replace(PLAN, edits=(edit,))
         with pytest.raises(error, match=what):
-            train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path / edit, plan)
-        assert not (tmp_path / edit / "sampled.json").exists()
+            train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path / "run", plan)
+        assert not (tmp_path / "run" / "sampled.json").exists()
+        (tmp_path / "run" / "plan.json").unlink()
 
 
 def test_a_run_with_edits_goes_on_and_not_without_them(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
