@@ -140,7 +140,7 @@ def train_encoder(
             hold no such encoder or preview.
     """
     device = generator.w_avg.device
-    share = _shares(plan)
+    share, offsets = _shares(plan), edit_offsets(plan.edits, generator)  # A mistake leaves no folder behind.
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         _check_plan(folder, plan)
@@ -149,7 +149,6 @@ def train_encoder(
     encoder.to(device)
     preview = _preview(generator, plan.preview_resolution, plan.seed)
     fitted = start is not None and begin_with(start, encoder, preview)
-    offsets = edit_offsets(plan.edits, generator)
     trainer = EncoderTrainer(
         encoder, generator, perceptual, Schedule(plan.steps, plan.learning_rate), preview, plan.losses,
         seed=plan.seed, identity=identity, precision=_PRECISIONS[plan.precision], edits=offsets,
