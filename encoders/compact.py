@@ -12,7 +12,7 @@ COMPACT: dict[str, dict[str, Any]] = {
     "e4e": {"sizes": (1, 1, 1), "deltas": True},  # Tov et al. 2021, arXiv:2102.02766: one vector, and deltas from it.
     "restyle": {"sizes": (1, 1, 1), "in_channels": 6},  # Alaluf et al. 2021, arXiv:2104.02699: pSp, in several looks.
     "stylemap": {"sizes": (8, 16, 16)},  # Honda et al.'s, whose maps are 2 and 4 px, with vectors for the fine layers.
-    # The same, taught to stay editable (``invert.training.RECIPES``), which corrects itself; its overview is 7 % more weights.
+    # The same, taught to stay editable (``invert.training.RECIPES``), which corrects itself; 7 % more weights.
     "stylemap-e": {"sizes": (8, 16, 16), "looks": 3, "context": 64},
 }
 """Arguments of ``StyleMapEncoder`` by kind."""
