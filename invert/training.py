@@ -38,7 +38,7 @@ from encoders.base import Encoder
 from encoders.stylemap import StyleMapEncoder
 from encoders.training.distributed import barrier, rank, world_size
 from encoders.training.losses import Losses
-from encoders.training.trainer import EncoderTrainer, Schedule, resize
+from encoders.training.trainer import EncoderTrainer, Schedule, random_edits, resize
 from generators.base import Generator, Identity
 from generators.errors import ToolkitError, UnknownName
 from generators.mobilestylegan import MobileStyleGAN
@@ -369,11 +369,10 @@ def sample_faces(
 ) -> tuple[UInt8[np.ndarray, "n 3 resolution resolution"], Float[np.ndarray, "n num_ws w_dim"]]:
     """Let the generator draw faces into files that stay; a second call goes on where the first one was stopped.
 
-    A call without those that are moved by edits takes its faces from the files of one with them.
-
     The first half has one style each; in the other half a second face's style takes over from a random layer on, so that
     layers become independent. Truncation psi is drawn from [0.6, 1] for each face. Behind them come ``edited`` more, each
-    moved by two edits: W alone has few faces in which one attribute differs and the others do not.
+    moved by two edits: W alone has few faces in which one attribute differs and the others do not. A call without these
+    takes its faces from the files of one with them.
     """
     count, plain = count + (edited if edits is not None else 0), count
     image_file, code_file, done_file = folder / "sampled_images.npy", folder / "sampled_codes.npy", folder / "sampled.json"
@@ -428,9 +427,7 @@ def move_codes(
     """Move each code by two edits, each up to its full strength either way."""
     random = torch.Generator().manual_seed(seed)
     for _ in range(2):
-        chosen = torch.randint(len(edits), (len(codes),), generator=random).to(edits.device)
-        strength = 2 * torch.rand(len(codes), 1, 1, generator=random) - 1
-        codes = codes + strength.to(codes) * edits[chosen]
+        codes = codes + random_edits(edits, len(codes), random)
     return codes
 
 

@@ -252,11 +252,9 @@ class EncoderTrainer:
         random: torch.Generator,
     ) -> Float[Tensor, "batch num_ws w_dim"]:
         """Put known edits in the place of half of the moves."""
-        batch = offset.shape[0]
-        chosen = edits[torch.randint(len(edits), (batch,), generator=random).to(self.device)]
-        strength = 2 * torch.rand(batch, 1, 1, generator=random) - 1
-        instead = torch.rand(batch, 1, 1, generator=random) < 0.5
-        return torch.where(instead.to(self.device), strength.to(self.device) * chosen, offset)
+        moves = random_edits(edits, offset.shape[0], random)
+        instead = torch.rand(offset.shape[0], 1, 1, generator=random) < 0.5
+        return torch.where(instead.to(self.device), moves, offset)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs to go on exactly as if it had never stopped."""
@@ -356,6 +354,15 @@ class EncoderTrainer:
         torch._foreach_lerp_(list(self.average.parameters()), list(self.encoder.parameters()), 1 - decay)
         for kept, current in zip(self.average.buffers(), self.encoder.buffers(), strict=True):
             kept.copy_(current)
+
+
+def random_edits(
+    edits: Float[Tensor, "edits num_ws w_dim"], count: int, random: torch.Generator
+) -> Float[Tensor, "{count} num_ws w_dim"]:
+    """Choose an edit for each of some codes, and up to its full strength either way how much of it is added."""
+    chosen = edits[torch.randint(len(edits), (count,), generator=random).to(edits.device)]
+    strength = 2 * torch.rand(count, 1, 1, generator=random) - 1
+    return strength.to(edits) * chosen
 
 
 def mix_neighbours(maps: StyleMaps, random: torch.Generator) -> StyleMaps:
