@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from invert.cli.options import choose_device, device_option, generator_option, notify
+from invert.cli.options import choose_device, device_option, dtype_option, generator_option, notify
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -96,6 +96,7 @@ METRICS = "mse,psnr,ssim,ms-ssim,lpips-squeeze,id-dlib"
 )
 @click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
 @generator_option
+@dtype_option
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON of the report instead of the table.")
 def command(
@@ -117,6 +118,7 @@ def command(
     published: tuple[str, ...],
     retry_failed: bool,
     generator: str,
+    dtype: str,
     device: str,
     as_json: bool,
 ) -> None:
@@ -160,6 +162,7 @@ def command(
         seed=seed,
         threads=threads,
         batch=batch,
+        dtype=dtype,
         retry_failed=retry_failed,
     )
     book = manifest if manifest is not None else report.with_suffix(".sqlite")

@@ -49,6 +49,13 @@ generator_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps."
 )
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="That the generator computes in; bfloat16 is faster and 43 dB from float32.",
+)
 
 
 _RECIPE_OPTIONS = (
@@ -57,7 +64,7 @@ _RECIPE_OPTIONS = (
         default="stylemap",
         show_default=True,
         metavar="NAME",
-        help="auto, stylemap-e, stylemap, e4e, psp, projector, restyle (in --generator's own file), or an encoder's file.",
+        help="auto, stylemap-e, stylemap, restyle, e4e, psp, projector, or an encoder's file.",
     ),
     click.option(
         "--preset",
@@ -76,7 +83,7 @@ _RECIPE_OPTIONS = (
     click.option(
         "--looks",
         metavar="N",
-        show_default="the encoder's own: stylemap-e 3, restyle 5, others 1",
+        show_default="the encoder's own: stylemap-e and restyle 3, published restyle 5, others 1",
         type=click.IntRange(1, MAX_LOOKS),
         help="Let the encoder look N times: at the face, and at what was drawn so far, to correct the code.",
     ),
@@ -125,13 +132,7 @@ _RECIPE_OPTIONS = (
         help="Put the drawn face into the photo, or only what the edits changed.",
     ),
     generator_option,
-    click.option(
-        "--dtype",
-        type=click.Choice(["float32", "bfloat16", "float16"]),
-        default="float32",
-        show_default=True,
-        help="That the generator computes in; bfloat16 is faster and 43 dB from float32.",
-    ),
+    dtype_option,
     device_option,
     click.option("--seed", default=0, show_default=True, metavar="N", help="Of everything random."),
 )

@@ -66,6 +66,8 @@ class Plan:
     threads: int = 1
     """Of each worker."""
     batch: int = 1
+    dtype: str = "float32"
+    """That the generator computes in."""
     retry_failed: bool = False
 
 
@@ -146,7 +148,7 @@ def evaluate(
         if not faces.files:
             raise PhotoError(f"none of {faces.count} files can be read; the first: {faces.unreadable[0][1]}")
         kind = plan.kind if plan.kind != "auto" else team.once(lambda: _decide_kind(faces, book, notify))
-        generator = load_generator(plan.generator, device, notify)
+        generator = load_generator(plan.generator, device, notify).compute_in(getattr(torch, plan.dtype))
         measures = load_measures(plan.metrics, plan.edits, generator, device)
         loss = load_perceptual(device, notify) if any(method.is_optimised for method in methods) else None
         settings = _settings(plan, kind, generator, device) | ({"loss": loss.name} if loss is not None else {})
@@ -217,7 +219,7 @@ def _decide_kind(faces: Faces, book: Manifest, notify: Callable[[str], None]) ->
 
 
 def _settings(plan: Plan, kind: Kind, generator: Generator, device: torch.device) -> dict[str, Any]:
-    return {
+    settings = {
         "generator": generator.identity.name,
         "generator_sha256": generator.identity.sha256,
         "faces": kind,
@@ -228,6 +230,8 @@ def _settings(plan: Plan, kind: Kind, generator: Generator, device: torch.device
         "device": device.type,
         "versions": {name: version for name, version in versions().items() if name in ("stylegan-invert", "torch")},
     }
+    # Named where it is not the usual one, so that manifests from before there was a choice go on.
+    return settings if plan.dtype == "float32" else settings | {"dtype": plan.dtype}
 
 
 def _pending(run: Run, method: Method, book: Manifest) -> list[list[str]]:

@@ -200,6 +200,7 @@ def _provenance(run: Run) -> dict[str, dict[str, str]]:
             "steps of the projector": f"{plan.steps} in {plan.space}",
             "faces at once": str(plan.batch),
             "threads a worker": str(plan.threads),
+            "features": plan.dtype,
             "workers": str(run.team.size),
         },
         "Versions": versions,

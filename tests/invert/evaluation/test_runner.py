@@ -200,6 +200,16 @@ def test_other_settings_are_measured_anew(run):
     assert run(methods=("projector",), steps=1)[1] == 0
 
 
+def test_figures_in_half_precision_are_of_their_own(run):
+    exact, _ = run()
+    halved, inverted = run(dtype="bfloat16")
+    assert inverted == 6
+    assert halved.provenance["Settings"]["features"] == "bfloat16"
+    assert not np.array_equal(exact.methods[0].values, halved.methods[0].values)
+    np.testing.assert_allclose(exact.methods[0].values, halved.methods[0].values, rtol=0.05)
+    assert run()[1] == run(dtype="bfloat16")[1] == 0
+
+
 def test_a_metric_that_is_added_later_joins_the_others(run):
     run()
     summary, inverted = run(metrics=("mse", "ssim", "psnr"))
