@@ -37,6 +37,9 @@ class SqueezeBackbone(nn.Module):
     out_channels = (128, 256, 512)
     """Channels of the features at strides 4, 8 and 16."""
 
+    FIRST = "features.0.weight"
+    """Name of the weights that see the images themselves."""
+
     shift: Tensor
     scale: Tensor
 
@@ -67,6 +70,11 @@ class SqueezeBackbone(nn.Module):
         shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
         self.register_buffer("shift", shift.repeat(in_channels // 3)[:, None, None], persistent=False)
         self.register_buffer("scale", scale.repeat(in_channels // 3)[:, None, None], persistent=False)
+
+    @staticmethod
+    def widen(first: Float[Tensor, "64 fewer 3 3"], in_channels: int) -> Float[Tensor, "64 {in_channels} 3 3"]:
+        """Let the first weights of a network for one image serve one for several: the others are overlooked at first."""
+        return F.pad(first, (0, 0, 0, 0, 0, in_channels - first.shape[1]))
 
     def forward(
         self, image: Float[Tensor, "batch in_channels height width"]

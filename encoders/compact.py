@@ -1,4 +1,4 @@
-"""Which encoders are made for CPUs? The field's kinds on one backbone, with as many weights each, so that they compare."""
+"""Which encoders are made for CPUs? The field's kinds on one backbone, nearly alike in size, so that they compare."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from generators.errors import UnknownName
 COMPACT: dict[str, dict[str, Any]] = {
     "psp": {"sizes": (1, 1, 1)},  # Richardson et al. 2021, arXiv:2008.00951: one vector a layer.
     "e4e": {"sizes": (1, 1, 1), "deltas": True},  # Tov et al. 2021, arXiv:2102.02766: one vector, and deltas from it.
-    "restyle": {"sizes": (1, 1, 1), "in_channels": 6},  # Alaluf et al. 2021, arXiv:2104.02699: pSp, in several looks.
+    # Alaluf et al. 2021, arXiv:2104.02699: pSp, in several looks; heads half as wide, since each look has less to say.
+    "restyle": {"sizes": (1, 1, 1), "in_channels": 6, "width": 128, "looks": 3},
     "stylemap": {"sizes": (8, 16, 16)},  # Honda et al.'s, whose maps are 2 and 4 px, with vectors for the fine layers.
     # The same, taught to stay editable (``invert.training.RECIPES``), which corrects itself; 7 % more weights.
     "stylemap-e": {"sizes": (8, 16, 16), "looks": 3, "context": 64},

@@ -28,6 +28,8 @@ STEPS = 5
 class BackboneEncoder(IRSEEncoder):
     """ReStyle over pSp: all heads read the last features, so that a look is cheap."""
 
+    looks = STEPS
+
     def __init__(
         self,
         num_ws: int = 18,  # Layers of the generator.
@@ -56,7 +58,7 @@ class ProgressiveBackboneEncoder(BackboneEncoder):
 
 
 def restyle(
-    encoder: Encoder, generator: Generator, image: Float[Tensor, "batch 3 256 256"], steps: int = STEPS
+    encoder: Encoder, generator: Generator, image: Float[Tensor, "batch 3 256 256"], steps: int | None = None
 ) -> Iterator[tuple[WPlus, Float[Tensor, "batch 3 height width"]]]:
     """Encode faces in several steps (Alaluf et al. 2021, section 3, eqs. 1 to 3).
 
@@ -64,7 +66,7 @@ def restyle(
         encoder: with 6 input channels, and for a w_plus.
         generator: that the codes are for.
         image: aligned faces in [-1, 1].
-        steps: looks at each face.
+        steps: looks at each face; None: as many as the encoder is meant to have.
 
     Yields:
         After each look the codes so far, and what the generator draws from them.
@@ -80,8 +82,17 @@ def restyle(
     batch = image.shape[0]
     latent = encoder.w_avg.expand(1, encoder.num_ws, encoder.w_dim)
     drawn = generator.synthesis(latent).expand(batch, -1, -1, -1)  # All start from the mean face.
-    for _ in range(steps):
-        both = torch.cat([image, F.adaptive_avg_pool2d(drawn, encoder.input_resolution)], dim=1)
-        latent = latent + (encoder(both) - encoder.w_avg)
+    for _ in range(steps or encoder.looks):
+        latent = latent + change(encoder, image, F.adaptive_avg_pool2d(drawn, encoder.input_resolution), encoder.w_avg)
         drawn = generator.synthesis(latent)
         yield latent, drawn
+
+
+def change(
+    encoder: nn.Module,
+    image: Float[Tensor, "batch 3 side side"],
+    drawn: Float[Tensor, "batch 3 side side"],
+    w_avg: Float[Tensor, "*layers w_dim"],
+) -> WPlus:
+    """Take one look: return what an encoder finds in faces that is not in what was drawn of them so far."""
+    return encoder(torch.cat([image, drawn], dim=1)) - w_avg

@@ -15,7 +15,7 @@ from torch import Tensor
 from encoders.base import Encoder
 from encoders.feedback import look_again
 from encoders.psp import IRSEEncoder
-from encoders.restyle import STEPS, restyle
+from encoders.restyle import restyle
 from generators.base import Generator, Identity
 from generators.errors import LatentMismatch, ToolkitError, UnknownName
 from generators.latent import Latent
@@ -50,7 +50,7 @@ class EncoderInverter:
     generator: Generator
     refiner: Projector | None = None
     looks: int | None = None
-    """At each face; None: as many as the encoder's own (``encoders.feedback``, ReStyle's 5)."""
+    """At each face; None: as many as the encoder's own (``encoders.feedback``, ``encoders.restyle``)."""
 
     def __call__(self, image: Float[Tensor, "batch 3 height width"]) -> Inversion:
         """Invert aligned faces in [-1, 1] of any size."""
@@ -63,9 +63,9 @@ class EncoderInverter:
     def encode(self, image: Float[Tensor, "batch 3 height width"]) -> Latent:
         """Return the encoder's codes alone: of one look unless more were asked for, and nothing polished.
 
-        They are what LEC is about, and steadier from frame to frame of a video.
+        They are what LEC is about, and steadier from frame to frame of a video. ReStyle's encoder is one with all its looks.
         """
-        return self._look(image, self.looks or 1)[0]
+        return self._look(image, self.looks or (self.encoder.looks if self.encoder.in_channels == 6 else 1))[0]
 
     @torch.no_grad()
     def _look(
@@ -74,7 +74,7 @@ class EncoderInverter:
         """Return the codes, and what has been drawn from them already."""
         image = resize(image, self.encoder.input_resolution)
         if self.encoder.in_channels == 6:
-            return deque(restyle(self.encoder, self.generator, image, self.looks or STEPS), maxlen=1)[0]
+            return deque(restyle(self.encoder, self.generator, image, looks), maxlen=1)[0]
         if looks == 1:
             return self.encoder(image), None
         return deque(look_again(self.encoder, self.generator, image, looks), maxlen=1)[0]
@@ -108,7 +108,7 @@ def load_inverter(
         generator: whose codes to find; the inverter works on its device.
         encoder: the method's encoder, by name or file; None finds it by the method.
         looks: of an encoder at each face: it looks at what was drawn so far, too, and corrects the code. None: as many as
-            the encoder is meant to have (``stylemap-e`` 3, ReStyle's 5, others 1).
+            the encoder is meant to have (``stylemap-e`` and the ``restyle`` that ships 3, published ones 5, others 1).
         space: of the projector; an encoder has its own.
         steps: of the projector.
         refine: projector steps after an encoder.

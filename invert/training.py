@@ -20,7 +20,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,7 @@ class Plan:
 
 RECIPES: dict[str, Losses] = {
     "psp": Losses(code=0.1, lpips=1.0, roughness=0.0),
+    "restyle": Losses(code=0.1, lpips=1.0, roughness=0.0),
     "e4e": Losses(code=0.25, lpips=1.0, delta=0.01, adversarial=0.05, roughness=0.0),
     "stylemap": Losses(code=0.1, lpips=1.0, roughness=0.001),
     "stylemap-e": Losses(code=0.5, lpips=1.0, delta=0.01, consistency=1.0, edits=3.0, roughness=0.01),
@@ -217,7 +218,8 @@ def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None)
     """Give an encoder, of any kind on the same backbone, the weights of another: a run's moving average, or a file's.
 
     An encoder of deltas begins with the other's coarse styles in all layers, unless that is a file's and one of deltas
-    itself: a run does not say what its encoder was.
+    itself: a run does not say what its encoder was. ReStyle's begins with the other's backbone and pyramid, overlooks
+    what was drawn, and keeps heads of its own where they are of another width.
 
     Returns:
         Whether the preview was given a run's.
@@ -238,6 +240,8 @@ def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None)
     if isinstance(encoder, StyleMapEncoder) and encoder.context:
         # An overview begins with adding nothing, where the other encoder has none.
         weights = {f"overview.{name}": value for name, value in encoder.overview.state_dict().items()} | weights
+    if isinstance(encoder, StyleMapEncoder) and encoder.in_channels != 3:
+        weights = _for_two_images(weights, encoder)
     try:
         encoder.load_state_dict(weights)
         if preview is not None and drawn is not None:
@@ -247,6 +251,16 @@ def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None)
     if isinstance(encoder, StyleMapEncoder) and encoder.deltas and not has_deltas:
         encoder.styles_to_deltas()
     return preview is not None and drawn is not None
+
+
+def _for_two_images(weights: Mapping[str, Tensor], encoder: StyleMapEncoder) -> dict[str, Tensor]:
+    """Return the weights of an encoder of single images for ReStyle's."""
+    first = f"backbone.{encoder.backbone.FIRST}"
+    weights = {**weights, first: encoder.backbone.widen(weights[first], encoder.in_channels)}
+    for name, own in encoder.heads.state_dict(prefix="heads.").items():
+        if name in weights and weights[name].shape != own.shape:
+            weights[name] = own
+    return weights
 
 
 def _fit_preview(
@@ -437,7 +451,7 @@ def validate(trainer: EncoderTrainer, faces: UInt8[Tensor, "m 3 256 256"], sheet
     errors, distances, pairs = [], [], []
     for rows in torch.arange(len(faces)).split(4):
         target = from_uint8(faces[rows].numpy()).to(trainer.device)
-        image = F.adaptive_avg_pool2d(trainer.generator.synthesis(trainer.average(target)), 256)
+        image = F.adaptive_avg_pool2d(trainer.invert(target), 256)
         errors.append((image - target).square().mean((1, 2, 3)))
         distances.append(trainer.perceptual(image, target).flatten())
         pairs.append(torch.cat([target, image.clamp(-1, 1)], dim=2))

@@ -9,15 +9,18 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from encoders.base import Encoder
+from encoders.restyle import change, restyle
 from encoders.training.augment import compress, misalign, one_side, patch, random_flip, relight, soften
 from encoders.training.discriminator import LatentAdversary, style_vectors
 from encoders.training.distributed import average_gradients, gather, parallel, rank, world_size
@@ -98,6 +101,11 @@ class EncoderTrainer:
             torch.manual_seed(seed)  # Every process has to start with the same discriminator.
             self.adversary = LatentAdversary(generator.w_dim, device=self.device) if self.losses.adversarial else None
         self.step_number = 0
+        # ReStyle's encoders look at a drawing, too: of the mean face first.
+        self.looks = encoder.looks if isinstance(encoder, Encoder) and encoder.in_channels == 6 else 0
+        if self.looks:
+            with torch.no_grad():
+                self._mean_face = resize(generator.synthesis(self._w_avg(1)), 256)
         self._own: tuple[Tensor, AnyBatch] | None = None  # Faces drawn from own codes last; they serve until the next ones.
         self.w_variance = generator.w_variance()
 
@@ -210,6 +218,28 @@ class EncoderTrainer:
             sums["preview"] = self.fit_preview(drawn_codes, drawn_own)
         return sums
 
+    def _encode(self, image: Image) -> AnyBatch:
+        """Encode faces; ReStyle's encoders are taught one of their looks at a step, after the looks before it.
+
+        As in Alaluf et al. 2021, section 3.2, no gradient flows from one look into another.
+        """
+        if not self.looks:
+            return self.parallel(image)
+        side, latent = image.shape[-1], self._w_avg(image.shape[0])
+        drawn = resize(self._mean_face, side).expand_as(image)
+        with torch.no_grad():
+            for _ in range(self.step_number % self.looks):
+                latent = latent + change(self.encoder, image, drawn, self.generator.w_avg)
+                drawn = self.draw(latent, side)
+        return latent + change(self.parallel, image, drawn, self.generator.w_avg)
+
+    @torch.no_grad()
+    def invert(self, image: Image) -> Image:
+        """Return what the whole generator draws for the moving average's codes of faces."""
+        if self.looks:
+            return deque(restyle(cast("Encoder", self.average), self.generator, image), maxlen=1)[0][1]
+        return self.generator.synthesis(self.average(image))
+
     @torch.no_grad()
     def draw_own(self, image: Image, random: torch.Generator) -> tuple[Float[Tensor, "batch 3 256 256"], AnyBatch]:
         """Encode faces, edit the codes, and let the whole generator draw them.
@@ -221,7 +251,7 @@ class EncoderTrainer:
         Returns:
             The images, and the codes that drew them.
         """
-        latent: AnyBatch = self.encoder(image)
+        latent: AnyBatch = self._encode(image)
         if image.shape[0] == 0:  # Nothing to draw, and some ops refuse empty batches.
             return image, latent
         offset = self._random_moves(image.shape[0], random)
@@ -300,7 +330,7 @@ class EncoderTrainer:
         known = misalign(torch.cat([sampled, own]), random, shift=0.01, scale=0.015, roll_deg=1.0)
         seen = compress(soften(torch.cat([real, known]), random), random)
         with self._autocast():
-            latent = self.parallel(seen)
+            latent = self._encode(seen)
         latent = map_layers(latent, lambda _, style_map: style_map.float())
         counts = (real.shape[0], sampled.shape[0])
         of_real, of_sampled = select(latent, slice(0, counts[0])), select(latent, slice(counts[0], sum(counts)))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from encoders.training.losses import Losses
 
-METHODS = ("psp", "e4e", "stylemap", "stylemap-e")
+METHODS = ("psp", "e4e", "restyle", "stylemap", "stylemap-e")
 
 
 @click.command(name="train", context_settings={"help_option_names": ["-h", "--help"]})
@@ -125,7 +125,9 @@ def command(
     encoder = compact_encoder(method, network.num_ws, network.w_dim, **({"sizes": _triple(sizes)} if sizes else {}))
     if start is None:
         try:
-            encoder.backbone.load_state_dict(squeezenet_imagenet())
+            seen = squeezenet_imagenet()
+            seen[encoder.backbone.FIRST] = encoder.backbone.widen(seen[encoder.backbone.FIRST], encoder.in_channels)
+            encoder.backbone.load_state_dict(seen)
         except DownloadFailed as error:
             notify(f"{error}. The backbone starts from random weights")
     perceptual = load_training_perceptual(place, notify)

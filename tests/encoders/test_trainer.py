@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from encoders.compact import compact_encoder
+from encoders.restyle import restyle
 from encoders.training.losses import Losses
 from encoders.training.trainer import EncoderTrainer, Schedule, mix_neighbours, resize
 from generators.preview import PreviewHead
@@ -136,11 +137,31 @@ def without_augmentation(trainer):
     return terms
 
 
-@pytest.mark.parametrize("kind", ["psp", "e4e", "stylemap", "stylemap-e"])
+@pytest.mark.parametrize("kind", ["psp", "e4e", "restyle", "stylemap", "stylemap-e"])
 def test_every_kind_of_encoder_learns_a_handful_of_fixed_faces(make, data, kind):
     trainer = make(kind=kind, losses=Losses(code=1.0, adversarial=0.05, consistency=0.1))
     codes = [trainer.step(*data, own=1)["code"] for _ in range(8)]
     assert sum(codes[-3:]) < 0.97 * sum(codes[:3])
+
+
+def test_restyle_is_taught_each_look_after_those_before_it(make, data, tiny_generator):
+    trainer = make(kind="restyle", resolution=0)
+    face = resize(data[0], 256)
+    for step, looks in enumerate([1, 2, 3, 1]):
+        trainer.step_number = step
+        latent = trainer._encode(face)
+        with torch.no_grad():
+            expected = list(restyle(trainer.encoder, tiny_generator, face, looks))[-1][0]
+        torch.testing.assert_close(latent, expected)
+    latent.sum().backward()
+    assert trainer.encoder.get_parameter("backbone.features.0.weight").grad.abs().sum() > 0
+
+
+def test_what_restyle_draws_at_last_is_what_is_validated(make, data, tiny_generator):
+    trainer = make(kind="restyle")
+    with torch.no_grad():
+        expected = list(restyle(trainer.average, tiny_generator, data[0]))[-1][1]
+    assert torch.equal(trainer.invert(data[0]), expected)
 
 
 def test_deltas_are_turned_on_layer_by_layer(make, data):
