@@ -18,7 +18,8 @@ from pretrained.lpips import load_lpips
 
 _LPIPS_NAMES = {"alex": "LPIPS-AlexNet", "vgg": "LPIPS-VGG16", "squeeze": "LPIPS-SqueezeNet"}
 _PIXELS = {metric.key: metric for metric in (MSE, PSNR, SSIM, MS_SSIM)}
-PAIR_METRICS = (*_PIXELS, *(f"lpips-{net}" for net in _LPIPS_NAMES), *(f"id-{key}" for key in DESCRIPTORS))
+_SAME = "same-dlib"
+PAIR_METRICS = (*_PIXELS, *(f"lpips-{net}" for net in _LPIPS_NAMES), *(f"id-{key}" for key in DESCRIPTORS), _SAME)
 """What ``load_pair_metric`` takes."""
 
 _SET_METRICS: dict[str, Callable[[FeatureNetwork], SetMetric]] = {"fid": FID, "kid": KID, "pr": PrecisionRecall}
@@ -50,6 +51,8 @@ def load_pair_metric(key: str, device: str | torch.device = "cpu") -> PairMetric
     check_pair_metric(key)
     if key in _PIXELS:
         return _PIXELS[key]
+    if key == _SAME:
+        return same_person_metric(device)
     family, _, backbone = key.partition("-")
     return lpips_metric(backbone, device) if family == "lpips" else identity_metric(backbone, device)
 
@@ -86,6 +89,20 @@ def identity_metric(key: str, device: str | torch.device = "cpu") -> PairMetric:
         f"id-{descriptor.key}", name, higher_is_better=True, low=-1.0, high=1.0, backbone=descriptor.backbone
     )
     return PairMetric(description, descriptor.similarity)
+
+
+def same_person_metric(device: str | torch.device = "cpu") -> PairMetric:
+    """Load dlib's verdict on whether two faces are one person's, 1 or 0: its mean is the share of faces that stay the same.
+
+    Cosines of dlib's descriptors are high for any two faces, this is not.
+
+    Raises:
+        MetricUnavailable: its weights cannot be had.
+    """
+    descriptor = load_descriptor("dlib", device)
+    name = f"same person (dlib, distance up to {descriptor.same_within:g})"
+    description = Description(_SAME, name, higher_is_better=True, low=0.0, high=1.0, backbone=descriptor.backbone)
+    return PairMetric(description, lambda image, target: descriptor.is_same(image, target).float())
 
 
 def load_set_metric(key: str, features: FeatureNetwork) -> SetMetric:

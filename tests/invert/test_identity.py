@@ -11,6 +11,7 @@ from invert import identity
 from invert.errors import MetricUnavailable
 from invert.faces import align, detect
 from invert.identity import DESCRIPTORS, Descriptor, identity_similarity, load_descriptor
+from invert.inversion import resize
 from invert.metrics import load_pair_metric
 
 
@@ -26,6 +27,25 @@ def test_similarity_is_the_cosine_and_does_not_see_lengths():
     assert descriptor.similarity(a, b).tolist() == pytest.approx([0.6])
     assert descriptor.similarity(a, a).tolist() == pytest.approx([1])
     assert descriptor(a).norm(dim=1).tolist() == pytest.approx([1])
+
+
+def test_two_faces_are_one_person_up_to_the_distance_of_the_descriptors_makers():
+    def colour(*values):
+        return torch.tensor(values)[None, :, None, None].expand(1, 3, 8, 8)
+
+    descriptor = Descriptor("toy", "mean colour", lambda image: image.mean((2, 3)), same_within=0.6)
+    a, near, far = colour(0.0, 0.0, 0.5), colour(0.5, 0.3, 0.5), colour(0.5, 0.4, 0.5)
+    assert descriptor.is_same(torch.cat([a, a, a]), torch.cat([a, near, far])).tolist() == [True, True, False]
+    with pytest.raises(MetricUnavailable, match="toy: its makers name no distance"):
+        Descriptor("toy", "mean colour", lambda image: image.mean((2, 3))).is_same(a, a)
+
+
+def test_a_face_and_its_blurred_copy_are_one_person_and_another_face_is_not(face, landmark_model):
+    same = load_pair_metric("same-dlib")
+    blurred = nn.functional.avg_pool2d(face, 3, 1, 1)
+    stretched = nn.functional.interpolate(face, (256, 160))[:, :, :160]
+    assert same(blurred, face).tolist() == [1.0]
+    assert same(resize(stretched, 256), face).tolist() == [0.0], "its upper half, twice as wide: not the same face"
 
 
 def test_facenet_gets_the_inner_face_at_160_px_in_its_own_scale(monkeypatch):
