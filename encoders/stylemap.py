@@ -7,6 +7,7 @@ early, so that the coarse and middle levels end in small maps of styles instead 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Literal
 
@@ -64,6 +65,41 @@ class Map2Map(nn.Module):
         x = F.adaptive_avg_pool2d(F.leaky_relu(self.down(x), 0.2), self.size)
         styles = self.to_styles(F.leaky_relu(self.mix(x), 0.2))
         return list(styles.unflatten(1, (self.num_layers, self.w_dim)).unbind(1))
+
+
+def narrowed(head: Mapping[str, Tensor], width: int) -> dict[str, Tensor]:
+    """Make a head of fewer channels out of a trained one, which goes on learning from there.
+
+    Args:
+        head: state of a ``Map2Map``.
+        width: channels at the end of the new one.
+
+    Returns:
+        Its state: of the channels of every layer those that are read with the largest weights.
+    """
+    kept = torch.arange(head["down.0.conv1.weight"].shape[1])
+    state = {"to_styles.bias": head["to_styles.bias"]}
+
+    def strongest(count: int, *readers: str) -> Tensor:
+        norms = torch.cat([head[f"{reader}.weight"].transpose(0, 1).flatten(1) for reader in readers], dim=1).norm(dim=1)
+        return norms.topk(count).indices.sort().values
+
+    def keep(layer: str, outputs: Tensor, inputs: Tensor) -> None:
+        state[f"{layer}.weight"] = head[f"{layer}.weight"][outputs][:, inputs]
+        if f"{layer}.bias" in head:
+            state[f"{layer}.bias"] = head[f"{layer}.bias"][outputs]
+
+    for k, count in enumerate((width // 2, width, width)):
+        readers = (f"down.{k + 1}.conv1", f"down.{k + 1}.shortcut") if k < 2 else ("mix",)
+        inner, outer = strongest(count, f"down.{k}.conv2"), strongest(count, *readers)
+        keep(f"down.{k}.conv1", inner, kept)
+        keep(f"down.{k}.conv2", outer, inner)
+        keep(f"down.{k}.shortcut", outer, kept)
+        kept = outer
+    last = strongest(width, "to_styles")
+    keep("mix", last, kept)
+    state["to_styles.weight"] = head["to_styles.weight"][:, last]
+    return state
 
 
 class Overview(nn.Module):

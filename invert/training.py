@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from editing.composition import parse_edits
 from editing.errors import EditError
 from encoders.base import Encoder
-from encoders.stylemap import StyleMapEncoder
+from encoders.stylemap import StyleMapEncoder, narrowed
 from encoders.training.distributed import barrier, rank, world_size
 from encoders.training.losses import Losses
 from encoders.training.trainer import EncoderTrainer, Schedule, random_edits, resize
@@ -218,8 +218,8 @@ def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None)
     """Give an encoder, of any kind on the same backbone, the weights of another: a run's moving average, or a file's.
 
     An encoder of deltas begins with the other's coarse styles in all layers, unless that is a file's and one of deltas
-    itself: a run does not say what its encoder was. ReStyle's begins with the other's backbone and pyramid, overlooks
-    what was drawn, and keeps heads of its own where they are of another width.
+    itself: a run does not say what its encoder was. ReStyle's overlooks at first what was drawn, and begins with the
+    strongest channels of the other's heads where its own are narrower.
 
     Returns:
         Whether the preview was given a run's.
@@ -257,9 +257,11 @@ def _for_two_images(weights: Mapping[str, Tensor], encoder: StyleMapEncoder) -> 
     """Return the weights of an encoder of single images for ReStyle's."""
     first = f"backbone.{encoder.backbone.FIRST}"
     weights = {**weights, first: encoder.backbone.widen(weights[first], encoder.in_channels)}
-    for name, own in encoder.heads.state_dict(prefix="heads.").items():
-        if name in weights and weights[name].shape != own.shape:
-            weights[name] = own
+    for k in range(len(encoder.heads)):
+        prefix = f"heads.{k}."
+        head = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        if head["mix.weight"].shape[0] > encoder.width:
+            weights |= {prefix + name: value for name, value in narrowed(head, encoder.width).items()}
     return weights
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
-from encoders.stylemap import StyleMapEncoder
+from encoders.stylemap import Map2Map, StyleMapEncoder, narrowed
 from generators.latent import as_stylemaps, check_latent, space_of
 
 
@@ -139,3 +140,34 @@ def test_the_names_of_its_tensors_stay_those_of_the_weights_that_ship():
     with torch.device("meta"):
         names = {name.split(".")[0] for name in StyleMapEncoder().state_dict()}
     assert names == {"backbone", "top", "lateral2", "lateral1", "down2", "down1", "heads", "w_avg"}
+
+
+@pytest.fixture
+def head():
+    """A head of eight channels, all of them in use."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = Map2Map(6, num_layers=2, size=2, w_dim=4, width=8, in_resolution=16)
+        for block in head.down:
+            nn.init.normal_(block.conv2.weight)
+    return head.requires_grad_(False)
+
+
+def test_a_head_that_is_not_narrowed_stays_the_same(head):
+    state = narrowed(head.state_dict(), width=8)
+    assert state.keys() == head.state_dict().keys()
+    assert all(torch.equal(value, state[name]) for name, value in head.state_dict().items())
+
+
+def test_a_narrowed_head_keeps_the_channels_that_are_read(head):
+    x = torch.randn(2, 6, 16, 16, generator=torch.Generator().manual_seed(1))
+    unread = [1, 2, 5, 7]
+    readers = [block.conv2 for block in head.down[1:]] + [block.shortcut for block in head.down[2:]]
+    for layer in (*readers, head.down[2].conv1, head.mix, head.to_styles):
+        layer.weight[:, unread] = 0
+    for layer in (head.down[0].conv2, head.down[1].conv1, head.down[1].shortcut):
+        layer.weight[:, unread[:2]] = 0
+    small = Map2Map(6, num_layers=2, size=2, w_dim=4, width=4, in_resolution=16)
+    small.load_state_dict(narrowed(head.state_dict(), width=4))
+    for ours, theirs in zip(small(x), head(x), strict=True):
+        torch.testing.assert_close(ours, theirs)

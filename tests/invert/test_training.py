@@ -166,14 +166,12 @@ def test_restyle_begins_with_what_an_encoder_of_single_faces_sees_in_them(tmp_pa
     single = compact_encoder("psp", 12, 32, pyramid_channels=(4, 4, 4), width=4)
     save_encoder(tmp_path / "e.safetensors", single, tiny_generator.identity)
     encoder = compact_encoder("restyle", 12, 32, pyramid_channels=(4, 4, 4), width=2)
-    head = encoder.heads[0].mix.weight.clone()
     begin_with(tmp_path / "e.safetensors", encoder, None)
     face, drawn = torch.rand(2, 1, 3, 256, 256) * 2 - 1
     seen = load_encoder(tmp_path / "e.safetensors").features(face)
     for ours, theirs in zip(encoder.features(torch.cat([face, drawn], 1)), seen, strict=True):
         torch.testing.assert_close(ours, theirs)
     assert torch.equal(encoder.top.weight, single.top.weight.half().float())
-    assert torch.equal(encoder.heads[0].mix.weight, head), "of another width: it keeps its own"
 
 
 def test_faces_that_are_moved_by_edits_come_after_the_others(tmp_path, tiny_generator):
