@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invert.cli.options import choose_device, device_option, generator_option, notify
+from invert.cli.options import choose_device, device_option, dtype_option, generator_option, notify
 
 if TYPE_CHECKING:
-    from invert.attribution import Attributor, Calibration, Picture
+    from invert.attribution import Attributor, Calibration, Distances, Picture
     from invert.dataset import FaceFile, Reader
 
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Of the projector; by default those of the calibration.")
 @click.option("--seed", default=0, show_default=True, metavar="N", help="Of the samples.")
+@dtype_option
 @device_option
 @click.option(
     "-o", "--output", default="attribution", show_default=True, type=click.Path(path_type=Path), metavar="DIR",
@@ -48,20 +49,24 @@ def command(
     calibration: Path | None,
     steps: int | None,
     seed: int,
+    dtype: str,
     device: str,
     output: Path,
     as_json: bool,
 ) -> None:
-    """Tell whether a generator drew a picture: project it into W, and look at the distance that is left.
+    """Tell whether a generator drew a picture: project it into W and W+, and compare the distances that are left.
 
-    "Real" means: not drawn by this generator; it may still come from another one. Edits, crops and repainting move a
-    generated picture away from its generator.
+    What it drew has a code in W, and gains little by the freedom of W+; a photo comes about twice as close there. "Real"
+    means: not drawn by this generator; it may still come from another one. Edits, crops and repainting move a generated
+    picture away from its generator.
 
     \b
     stylegan-invert attribute suspect.png
     stylegan-invert attribute --calibrate photos/ --limit 50 --generator my.pkl -o mine suspects/
     """  # noqa: D301 (click reads \b as "keep these lines")
-    from invert.attribution import DEFAULT_STEPS, Attributor, find_calibration
+    import torch
+
+    from invert.attribution import DEFAULT_STEPS, Attributor, find_calibration, find_start
     from invert.dataset import find_faces
     from invert.perceptual import load_perceptual
     from invert.performance import keep_freed_memory
@@ -75,13 +80,14 @@ def command(
     chosen = choose_device(device)
     if chosen.type == "cpu":
         keep_freed_memory()
-    network, distance = load_generator(generator, chosen, notify), load_perceptual(chosen, notify)
+    network = load_generator(generator, chosen, notify).compute_in(getattr(torch, dtype))
+    distance, start = load_perceptual(chosen, notify), find_start(network)
     if calibrate is not None:
-        attributor = Attributor(network, distance, steps or DEFAULT_STEPS)
+        attributor = Attributor(network, distance, steps or DEFAULT_STEPS, *start)
         known = _calibrate(attributor, calibrate, split, limit, seed, output)
     else:
         known = find_calibration(calibration, output, network.identity)
-        attributor = Attributor(network, distance, steps or known.settings.steps)
+        attributor = Attributor(network, distance, steps or known.settings.steps, *start)
         attributor.check(known)
     verdicts = _judge(attributor, known, suspects, output)
     if as_json:
@@ -106,11 +112,11 @@ def _calibrate(attributor: Attributor, source: Path, split: str | None, limit: i
     done = read_distances(log, attributor.settings)
     with Reader() as reader, tqdm(total=2 * len(photos), unit="picture") as bar:
 
-        def show(name: str, distance: float) -> None:
-            bar.set_description(f"{name}: {distance:.3f}", refresh=False)
+        def show(name: str, distances: Distances) -> None:
+            bar.set_description(f"{name}: {distances.gain:.2f}", refresh=False)
             bar.update()
             if name not in done:
-                done[name] = distance
+                done[name] = distances
                 with whole_file(log) as temporary:
                     temporary.write_text(json.dumps({"settings": asdict(attributor.settings), "distances": done}))
 
@@ -162,10 +168,12 @@ def _judge(attributor: Attributor, known: Calibration, suspects: list[FaceFile],
 def _in_words(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"{row['image']}: not measured: {row['error']}"
-    side, words = ("below", "as close") if row["is_generated"] else ("above", "as far")
-    share = row["real_as_close"] if row["is_generated"] else row["generated_as_far"]
-    kind = "photos come" if row["is_generated"] else "samples stay"
+    if row["is_beyond"]:
+        return f"{row['image']}: real (nothing that this generator draws: W+ stays {row['w_plus']:.3f} away)"
+    side, words = ("below", "little") if row["is_generated"] else ("above", "much")
+    share = row["real_as_low"] if row["is_generated"] else row["generated_as_high"]
+    kind = "photos" if row["is_generated"] else "samples"
     return (
-        f"{row['image']}: {row['verdict']} (distance {row['distance']:.4f}, {side} {row['threshold']:.4f};"
-        f" {share:.0%} of the calibration's {kind} {words})"
+        f"{row['image']}: {row['verdict']} (W+ comes {row['gain']:.2f} times as close as W, {side} {row['threshold']:.2f};"
+        f" {share:.0%} of the calibration's {kind} gain as {words})"
     )
