@@ -120,7 +120,8 @@ def _calibrate(attributor: Attributor, source: Path, split: str | None, limit: i
                 with whole_file(log) as temporary:
                     temporary.write_text(json.dumps({"settings": asdict(attributor.settings), "distances": done}))
 
-        notes = {"photos": source.name, "split": split}
+        dtype = str(attributor.generator.synthesis.feature_dtype or "float32").removeprefix("torch.")
+        notes = {"photos": source.name, "split": split, "dtype": dtype}
         known = attributor.calibrate(_pictures(photos, reader), len(photos), seed, notes, dict(done), show)
     known.save(output / "calibration.json")
     plot_roc(known, output / "roc.png")
