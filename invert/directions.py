@@ -73,10 +73,10 @@ def _layers(first: int, last: int) -> tuple[int, ...]:
     return tuple(range(first, last + 1))
 
 
-# Chosen on the default generator by the entanglement table and by looking; the gender that ships has 0.2 of the unit vector of
-# the age that ships taken off as well, so that faces at an end still rise. An age made orthogonal to gender turns faces
-# feminine, a gender made orthogonal to age turns them young: hence the parts of 1. Ages of layers 2-10 leave pose, light and
-# background as they are; a pose needs no more than layers 0-4, an expression no more than 0-7, a colour none before 6.
+# Chosen on the default generator by the entanglement table and by looking. An age made orthogonal to gender turns faces
+# feminine, a gender made orthogonal to age turns them young: hence the parts of 1 (the gender that ships has 0.2 of the unit
+# vector of the age that ships taken off as well, so that faces at an end still rise). Ages of layers 2-10 leave pose, light
+# and background as they are; a pose needs no more than layers 0-4, an expression no more than 0-7, a colour none before 6.
 RECIPES: Mapping[str, Recipe] = {
     "age": Recipe("age", {"gender": 0.6, "glasses": 1.0}, _layers(2, 10), max_step=0.76),
     "smile": Recipe("smile", layers=_layers(0, 6)),
