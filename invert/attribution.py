@@ -42,8 +42,8 @@ from pretrained.cache import whole_file
 logger = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 200
-"""Of either projection, from an encoder's code. Few do not do: after 40, four samples of the default generator (psi 1) were 0.09
-to 0.18 away in W and had gained 1.4 to 2.3 times, three official portraits 0.07 to 0.10 and 1.9 to 2.4 times."""
+"""Of either projection, from an encoder's code. Few do not do: after 40, four samples of the default generator (psi 1) were
+0.09 to 0.18 away in W and had gained 1.4 to 2.3 times, three official portraits 0.07 to 0.10 and 1.9 to 2.4 times."""
 MIN_CALIBRATION = 5
 """Pictures of either kind: with fewer, a threshold is a guess."""
 JPEG_QUALITY = 90
