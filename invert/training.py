@@ -254,13 +254,15 @@ def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None)
 
 
 def _for_two_images(weights: Mapping[str, Tensor], encoder: StyleMapEncoder) -> dict[str, Tensor]:
-    """Return the weights of an encoder of single images for ReStyle's."""
+    """Return the weights of an encoder of single images for ReStyle's; those of another architecture as they are."""
     first = f"backbone.{encoder.backbone.FIRST}"
+    if first not in weights:
+        return dict(weights)
     weights = {**weights, first: encoder.backbone.widen(weights[first], encoder.in_channels)}
     for k in range(len(encoder.heads)):
         prefix = f"heads.{k}."
         head = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-        if head["mix.weight"].shape[0] > encoder.width:
+        if head and head["mix.weight"].shape[0] > encoder.width:
             weights |= {prefix + name: value for name, value in narrowed(head, encoder.width).items()}
     return weights
 

@@ -13,6 +13,7 @@ from torch import nn
 from editing.directions import Direction
 from editing.errors import EditError
 from encoders.compact import compact_encoder
+from encoders.psp import GradualStyleEncoder
 from generators.base import Identity
 from generators.errors import ToolkitError, UnknownName
 from generators.preview import PreviewHead
@@ -289,6 +290,13 @@ def test_a_run_does_not_begin_with_one_of_another_shape(tmp_path, tiny_generator
         begin_with(tmp_path, compact_encoder("psp", 12, 32, width=4), None)
 
 
+def test_restyle_does_not_begin_with_an_encoder_of_another_architecture(tmp_path, tiny_generator):
+    other = GradualStyleEncoder(num_ws=12, w_dim=512)
+    save_encoder(tmp_path / "e.safetensors", other, tiny_generator.identity)
+    with pytest.raises(ToolkitError, match="holds another encoder or preview"):
+        begin_with(tmp_path / "e.safetensors", compact_encoder("restyle", 12, 32, width=4), None)
+
+
 def assert_same_weights(a, b):
     for ours, theirs in zip(a.parameters(), b.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -386,6 +394,7 @@ from pathlib import Path
 import torch, torch.distributed as dist
 sys.path[:0] = [{root!r}]
 from encoders.compact import compact_encoder
+from encoders.psp import GradualStyleEncoder
 from generators.mobilestylegan import MobileStyleGAN
 from invert.training import Losses, Plan, train_encoder
 torch.set_num_threads(1)
