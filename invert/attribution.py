@@ -1,11 +1,10 @@
-"""Did this generator draw this picture? Project it, and look at the distance that is left in W, and in W+.
+"""Did this generator draw this picture? Project it, and look at the distance that is left.
 
-What a generator drew, it can draw again: its code lies in W, where the projector searches. Photos, and pictures of other
-generators, keep a distance there (Karras et al. 2020, arXiv:1912.04958, section 5). But the distance tells hard pictures
-from easy ones first: after thousands of steps it would be small for all samples, after dozens an official portrait comes
-closer than a sample with a hat. So it is compared with what W+ leaves in as many steps, where each layer has a style of its
-own: once W is searched to the end, a sample gains little by that, for its layers do have one style, and a photo comes twice
-as close. A verdict needs a calibration: the gains of known samples and of known photos, under the same settings.
+What a generator drew, it can draw again: its codes lie in W, where the projector searches. Photos, and pictures of other
+generators, keep a distance (Karras et al. 2020, arXiv:1912.04958, section 5). How large either is depends on generator,
+distance, steps and start, so that a verdict needs a calibration: the distances of known samples and of known photos, under
+the same settings. A search may end in a valley that is none of the picture's; so there are two, from an encoder's code and
+from the mean face, and the better one counts.
 """
 
 from __future__ import annotations
@@ -30,10 +29,9 @@ from torch import Tensor
 from encoders.base import Encoder
 from generators.base import Generator, Identity
 from generators.errors import ToolkitError
-from generators.latent import Latent
 from invert.errors import TooFewImages
 from invert.inversion import resize
-from invert.inverters import REFINE_LEARNING_RATES, EncoderInverter, load_inverter
+from invert.inverters import EncoderInverter, load_inverter
 from invert.perceptual import Perceptual
 from invert.photo import to_tensor, to_uint8
 from invert.projector import LOSS_RESOLUTION, Projector
@@ -41,24 +39,17 @@ from pretrained.cache import whole_file
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_STEPS = 200
-"""Of either projection, from an encoder's code. Few do not do: after 40, four samples of the default generator (psi 1) were
-0.09 to 0.18 away in W and had gained 1.4 to 2.3 times, three official portraits 0.07 to 0.10 and 1.9 to 2.4 times."""
+DEFAULT_STEPS = 60
+"""Of the projector: then most samples of the default generator are closer than any photo."""
 MIN_CALIBRATION = 5
 """Pictures of either kind: with fewer, a threshold is a guess."""
 JPEG_QUALITY = 90
 """Samples go through it before they are measured, as pictures do on their way to whoever asks."""
-REACH = 1.25
-"""Times the farthest sample in W+: pictures beyond it are nothing that the generator draws, whatever they gain."""
-FLOOR = 0.005
-"""Added to both distances, below which they are noise: two perfect projections gain nothing."""
 VERSION = 2
-SHIPPED = Path(__file__).with_name("attribution.json")
-"""Calibration of the default generator."""
-
-
 MEAN_FACE = "mean face"
 """A start without an encoder."""
+SHIPPED = Path(__file__).with_name("attribution.json")
+"""Calibration of the default generator."""
 
 
 class CalibrationError(ToolkitError):
@@ -74,23 +65,9 @@ class Settings:
     distance: str
     """Name of the perceptual distance, with its backbone."""
     steps: int
-    """Of the projector in W, and again in W+."""
+    """Of the projector, in W, from either start."""
     start: str
-    """Where it begins: the name of an encoder, or ``mean face``."""
-
-
-class Distances(NamedTuple):
-    """What two projections of a picture leave."""
-
-    w: float
-    """Perceptual distance in W."""
-    w_plus: float
-    """The same in W+."""
-
-    @property
-    def gain(self) -> float:
-        """How many times closer W+ comes; greater for what the generator did not draw."""
-        return (self.w + FLOOR) / (self.w_plus + FLOOR)
+    """The encoder whose code is one of them; else ``mean face``, which is the only one then."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +92,9 @@ class Calibration:
     """Distances of pictures whose origin is known."""
 
     settings: Settings
-    generated: tuple[Distances, ...]
+    generated: tuple[float, ...]
     """Of samples of the generator."""
-    real: tuple[Distances, ...]
+    real: tuple[float, ...]
     """Of photos."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Where the pictures came from; JSON values only."""
@@ -126,16 +103,18 @@ class Calibration:
         for kind, values in (("samples", self.generated), ("photos", self.real)):
             if len(values) < MIN_CALIBRATION:
                 raise TooFewImages(f"calibration with {kind}", len(values), MIN_CALIBRATION, "a threshold would be a guess")
-            if not all(math.isfinite(value) and value >= 0 for distances in values for value in distances):
-                raise CalibrationError(f"calibration: distances of {kind} that are no distances")
+            if not all(math.isfinite(value) for value in values):
+                raise CalibrationError(f"calibration: distances of {kind} that are not finite")
 
     @property
     def roc(self) -> Roc:
-        """The curve over all thresholds that lie between two gains."""
-        generated, real = self._gains
-        values = np.unique([*generated, *real])
+        """The curve over all thresholds that lie between two distances."""
+        values = np.unique([*self.generated, *self.real])
         thresholds = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [values[-1] * 2 + 1]])
-        below = [np.searchsorted(np.sort(kind), thresholds, side="left") / len(kind) for kind in (real, generated)]
+        below = [
+            np.searchsorted(np.sort(np.array(kind)), thresholds, side="left") / len(kind)
+            for kind in (self.real, self.generated)
+        ]
         return Roc(thresholds, below[0], below[1])
 
     @property
@@ -149,38 +128,19 @@ class Calibration:
     def area_interval(self, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
         """Return the 95 % bootstrap interval of the area under the curve."""
         random = np.random.default_rng(seed)
-        resampled = [kind[random.integers(len(kind), size=(draws, len(kind)))] for kind in self._gains]
-        # The area is the share of pairs in the right order; equal gains count half.
+        kinds = [np.array(kind) for kind in (self.generated, self.real)]
+        resampled = [kind[random.integers(len(kind), size=(draws, len(kind)))] for kind in kinds]
+        # The area is the share of pairs in the right order; equal distances count half.
         pairs = zip(*resampled, strict=True)
         areas = [np.mean(np.sign(real - generated[:, None]) / 2 + 0.5) for generated, real in pairs]
         low, high = np.quantile(areas, [0.025, 0.975])
         return float(low), float(high)
 
-    @property
-    def reach(self) -> float:
-        """Distance in W+ beyond which a picture is nothing that the generator draws."""
-        return REACH * max(distances.w_plus for distances in self.generated)
-
-    @property
-    def _gains(self) -> tuple[Float64[np.ndarray, " samples"], Float64[np.ndarray, " photos"]]:
-        generated, real = (np.array([distances.gain for distances in kind]) for kind in (self.generated, self.real))
-        return generated, real
-
-    def judge(self, distances: Distances) -> Verdict:
-        """Say which kind a picture belongs to."""
-        generated, real = self._gains
-        gain = distances.gain
-        is_beyond = distances.w_plus > self.reach
-        return Verdict(
-            gain < self.threshold and not is_beyond,
-            gain,
-            self.threshold,
-            float(np.mean(real <= gain)),
-            float(np.mean(generated >= gain)),
-            distances.w,
-            distances.w_plus,
-            is_beyond,
-        )
+    def judge(self, distance: float) -> Verdict:
+        """Say which kind a distance belongs to."""
+        real_as_close = float(np.mean(np.array(self.real) <= distance))
+        generated_as_far = float(np.mean(np.array(self.generated) >= distance))
+        return Verdict(distance < self.threshold, distance, self.threshold, real_as_close, generated_as_far)
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all.
@@ -203,7 +163,7 @@ class Calibration:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data["version"] != VERSION:
                 raise CalibrationError(f"{path}: calibration of version {data['version']}, expected {VERSION}: make it anew")
-            generated, real = (tuple(Distances(*map(float, pair)) for pair in data[kind]) for kind in ("generated", "real"))
+            generated, real = (tuple(float(value) for value in data[kind]) for kind in ("generated", "real"))
             settings = Settings(*(kind(data["settings"][name]) for name, kind in _FIELDS.items()))
             return cls(settings, generated, real, dict(data["notes"]))
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -217,23 +177,16 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {"generator": str, "distance": str, "
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the distances of a picture say."""
+    """What a distance says."""
 
     is_generated: bool
     """Drawn by this generator; else a photo, or a picture from elsewhere."""
-    gain: float
-    """How many times closer W+ comes than W."""
+    distance: float
     threshold: float
-    real_as_low: float
-    """Share of the calibration's photos that gain as little: how often such a verdict would be wrong about a photo."""
-    generated_as_high: float
-    """Share of its samples that gain as much: how often such a verdict would be wrong about a sample."""
-    w: float
-    """Distance that is left in W."""
-    w_plus: float
-    """Distance that is left in W+."""
-    is_beyond: bool
-    """Whether W+ stays farther from it than from any sample: not a picture of this kind."""
+    real_as_close: float
+    """Share of the calibration's photos that come as close: how often such a verdict would be wrong about a photo."""
+    generated_as_far: float
+    """Share of its samples that stay as far: how often such a verdict would be wrong about a sample."""
 
 
 class Picture(NamedTuple):
@@ -249,8 +202,8 @@ class Attributor:
     Args:
         generator: that may have drawn them.
         distance: perceptual, of images in [-1, 1].
-        steps: of each of the two projections.
-        encoder: of the generator's w_plus, by whose codes they begin; None: by the mean face, which takes more steps.
+        steps: of a projection.
+        encoder: of the generator's w_plus, by whose codes one projection begins; None: the mean face alone.
         start: what to call the encoder.
     """
 
@@ -264,31 +217,26 @@ class Attributor:
     ) -> None:
         self.generator, self.distance, self.encoder = generator, distance, encoder
         self.settings = Settings(str(generator.identity), distance.name, steps, start)
+        self._projector = Projector(generator, distance, space="w", steps=steps)
 
-    def measure(self, image: Float[Tensor, "1 3 height width"]) -> Distances:
-        """Return the perceptual distances at 256 px that projection into W and into W+ leaves; from 0 on.
+    def measure(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
+        """Return the perceptual distances at 256 px that projection into W leaves; from 0 on.
 
         Args:
-            image: a whole picture of the generator's kind (faces: aligned) in [-1, 1].
+            image: whole pictures of the generator's kind (faces: aligned) in [-1, 1].
         """
-        start = None
-        if self.encoder is not None:
-            with torch.no_grad():
-                start = self.encoder(resize(image, self.encoder.input_resolution))
-        return Distances(self._left(image, "w", start), self._left(image, "w_plus", start))
-
-    def _left(self, image: Float[Tensor, "1 3 height width"], space: str, start: Latent | None) -> float:
-        rate = Projector.learning_rate if space == "w" or start is None else REFINE_LEARNING_RATES[space]
-        projector = Projector(
-            self.generator, self.distance, space, self.settings.steps, learning_rate=rate, w_avg_weight=0.0
-        )
-        drawn = projector(image, start).image
+        target = resize(image, LOSS_RESOLUTION)
+        starts = [self.generator.w_avg.expand(len(image), self.generator.num_ws, -1)]
         with torch.no_grad():
-            return float(self.distance(resize(drawn, LOSS_RESOLUTION), resize(image, LOSS_RESOLUTION)))
+            if self.encoder is not None:
+                starts.append(self.encoder(resize(image, self.encoder.input_resolution)))
+        drawn = [self._projector(target, start).image for start in starts]
+        with torch.no_grad():
+            return torch.stack([self.distance(resize(found, LOSS_RESOLUTION), target) for found in drawn]).amin(0).cpu()
 
-    def measure_photo(self, photo: UInt8[np.ndarray, "height width 3"]) -> Distances:
-        """Return the distances of one picture."""
-        return self.measure(to_tensor(photo)[None].to(self.generator.w_avg.device))
+    def measure_photo(self, photo: UInt8[np.ndarray, "height width 3"]) -> float:
+        """Return the distance of one picture."""
+        return float(self.measure(to_tensor(photo)[None].to(self.generator.w_avg.device)))
 
     def samples(self, count: int, seed: int = 0) -> Iterator[Picture]:
         """Draw pictures of the generator, untruncated; each comes out of a JPEG of 256 px."""
@@ -307,8 +255,8 @@ class Attributor:
         num_samples: int,
         seed: int = 0,
         notes: dict[str, Any] | None = None,
-        done: Mapping[str, Distances] = MappingProxyType({}),
-        on_picture: Callable[[str, Distances], None] | None = None,
+        done: Mapping[str, float] = MappingProxyType({}),
+        on_picture: Callable[[str, float], None] | None = None,
     ) -> Calibration:
         """Measure known pictures.
 
@@ -318,22 +266,22 @@ class Attributor:
             seed: of the samples.
             notes: kept with the calibration.
             done: distances by the pictures' names that were measured before, under the same settings.
-            on_picture: told the name and distances of each.
+            on_picture: told the name and distance of each.
 
         Raises:
             TooFewImages: fewer than five of either kind.
         """
 
-        def measured(pictures: Iterable[Picture]) -> Iterator[Distances]:
+        def measured(pictures: Iterable[Picture]) -> Iterator[float]:
             for name, read in pictures:
                 try:
-                    distances = done[name] if name in done else self.measure_photo(read())
+                    distance = done[name] if name in done else self.measure_photo(read())
                 except ToolkitError as error:
                     logger.warning("left out: %s", error)
                     continue
                 if on_picture is not None:
-                    on_picture(name, distances)
-                yield distances
+                    on_picture(name, distance)
+                yield distance
 
         generated = tuple(measured(self.samples(num_samples, seed)))
         return Calibration(self.settings, generated, tuple(measured(photos)), {"seed": seed, **(notes or {})})
@@ -373,7 +321,7 @@ def as_jpeg(photo: UInt8[np.ndarray, "height width 3"], quality: int = JPEG_QUAL
 
 
 def plot_roc(calibration: Calibration, path: Path) -> None:
-    """Draw the ROC curve, and beside it the gains that it comes from, into a PNG; whole or not at all.
+    """Draw the ROC curve, and beside it the distances that it comes from, into a PNG; whole or not at all.
 
     Raises:
         OSError: the file cannot be written.
@@ -389,13 +337,12 @@ def plot_roc(calibration: Calibration, path: Path) -> None:
         xlabel="photos taken for samples", ylabel="samples found", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
         title=f"area {roc.area:.3f} (95 %: {low:.3f} to {high:.3f})",
     )  # fmt: skip
-    gains = [[distances.gain for distances in kind] for kind in (calibration.generated, calibration.real)]
-    bins = np.linspace(0, max(map(max, gains)) * 1.05, 24).tolist()
-    for kind, color, what in zip(gains, ("#1f5fa8", "#d9822b"), ("samples", "photos"), strict=True):
-        spread.hist(kind, bins, color=color, alpha=0.75, label=f"{len(kind)} {what}")
+    bins = np.linspace(0, max(*calibration.generated, *calibration.real) * 1.05, 24).tolist()
+    spread.hist(calibration.generated, bins, color="#1f5fa8", alpha=0.75, label=f"{len(calibration.generated)} samples")
+    spread.hist(calibration.real, bins, color="#d9822b", alpha=0.75, label=f"{len(calibration.real)} photos")
     spread.axvline(calibration.threshold, color="#222222", lw=1, ls="--", label=f"threshold {calibration.threshold:.3f}")
     spread.set(
-        xlabel=f"{calibration.settings.distance}: in W / in W+, {calibration.settings.steps} steps each", ylabel="pictures",
+        xlabel=f"{calibration.settings.distance} after {calibration.settings.steps} steps in W", ylabel="pictures",
         title=calibration.settings.generator,
     )  # fmt: skip
     spread.legend(frameon=False)
@@ -403,12 +350,12 @@ def plot_roc(calibration: Calibration, path: Path) -> None:
         figure.savefig(temporary, dpi=150)
 
 
-def read_distances(path: Path, settings: Settings) -> dict[str, Distances]:
+def read_distances(path: Path, settings: Settings) -> dict[str, float]:
     """Return what a calibration that was stopped has measured under the same settings, by name; nothing if it has not."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         same = data["settings"] == asdict(settings)
-        return {str(name): Distances(*map(float, pair)) for name, pair in data["distances"].items()} if same else {}
+        return {str(name): float(value) for name, value in data["distances"].items()} if same else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

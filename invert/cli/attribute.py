@@ -14,7 +14,7 @@ import click
 from invert.cli.options import choose_device, device_option, dtype_option, generator_option, notify
 
 if TYPE_CHECKING:
-    from invert.attribution import Attributor, Calibration, Distances, Picture
+    from invert.attribution import Attributor, Calibration, Picture
     from invert.dataset import FaceFile, Reader
 
 
@@ -54,11 +54,10 @@ def command(
     output: Path,
     as_json: bool,
 ) -> None:
-    """Tell whether a generator drew a picture: project it into W and W+, and compare the distances that are left.
+    """Tell whether a generator drew a picture: project it into W, and look at the distance that is left.
 
-    What it drew has a code in W, and gains little by the freedom of W+; a photo comes about twice as close there. "Real"
-    means: not drawn by this generator; it may still come from another one. Edits, crops and repainting move a generated
-    picture away from its generator.
+    "Real" means: not drawn by this generator; it may still come from another one. Edits, crops and repainting move a
+    generated picture away from its generator.
 
     \b
     stylegan-invert attribute suspect.png
@@ -112,11 +111,11 @@ def _calibrate(attributor: Attributor, source: Path, split: str | None, limit: i
     done = read_distances(log, attributor.settings)
     with Reader() as reader, tqdm(total=2 * len(photos), unit="picture") as bar:
 
-        def show(name: str, distances: Distances) -> None:
-            bar.set_description(f"{name}: {distances.gain:.2f}", refresh=False)
+        def show(name: str, distance: float) -> None:
+            bar.set_description(f"{name}: {distance:.3f}", refresh=False)
             bar.update()
             if name not in done:
-                done[name] = distances
+                done[name] = distance
                 with whole_file(log) as temporary:
                     temporary.write_text(json.dumps({"settings": asdict(attributor.settings), "distances": done}))
 
@@ -169,12 +168,10 @@ def _judge(attributor: Attributor, known: Calibration, suspects: list[FaceFile],
 def _in_words(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"{row['image']}: not measured: {row['error']}"
-    if row["is_beyond"]:
-        return f"{row['image']}: real (nothing that this generator draws: W+ stays {row['w_plus']:.3f} away)"
-    side, words = ("below", "little") if row["is_generated"] else ("above", "much")
-    share = row["real_as_low"] if row["is_generated"] else row["generated_as_high"]
-    kind = "photos" if row["is_generated"] else "samples"
+    side, words = ("below", "as close") if row["is_generated"] else ("above", "as far")
+    share = row["real_as_close"] if row["is_generated"] else row["generated_as_far"]
+    kind = "photos come" if row["is_generated"] else "samples stay"
     return (
-        f"{row['image']}: {row['verdict']} (W+ comes {row['gain']:.2f} times as close as W, {side} {row['threshold']:.2f};"
-        f" {share:.0%} of the calibration's {kind} gain as {words})"
+        f"{row['image']}: {row['verdict']} (distance {row['distance']:.4f}, {side} {row['threshold']:.4f};"
+        f" {share:.0%} of the calibration's {kind} {words})"
     )
