@@ -123,8 +123,7 @@ class Generator(nn.Module):
     @torch.no_grad()
     def w_variance(self) -> float:
         """Return W's mean squared distance from its mean, a number wide, over 4,096 samples: the unit of terms on codes."""
-        z = torch.randn(4096, self.z_dim, generator=torch.Generator().manual_seed(0)).to(self.w_avg)
-        return float((self.mapping.w(z) - self.w_avg).square().mean())
+        return float(self._w_offsets().square().mean())
 
     @torch.no_grad()
     def w_axes(self) -> tuple[Float[Tensor, " w_dim"], Float[Tensor, "w_dim w_dim"]]:
@@ -133,10 +132,14 @@ class Generator(nn.Module):
         W is far from round (of the default generator from 2.8 down to 0.05), so that a step of one length is nothing in one
         direction and leaves W in another.
         """
-        z = torch.randn(4096, self.z_dim, generator=torch.Generator().manual_seed(0)).to(self.w_avg)
-        variances, axes = torch.linalg.eigh((self.mapping.w(z) - self.w_avg).T.cov())
+        variances, axes = torch.linalg.eigh(self._w_offsets().T.cov())
         spread = variances.clamp(min=0).sqrt()
         return spread.clamp(min=1e-3 * float(spread.max())), axes.T
+
+    def _w_offsets(self) -> Float[Tensor, "4096 w_dim"]:
+        """Return how far samples of W lie from its mean."""
+        z = torch.randn(4096, self.z_dim, generator=torch.Generator().manual_seed(0)).to(self.w_avg)
+        return self.mapping.w(z) - self.w_avg
 
     @property
     def style_resolutions(self) -> tuple[int, ...]:

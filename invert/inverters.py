@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -30,11 +30,6 @@ from pretrained.errors import BrokenFile
 from pretrained.loading import load_encoder
 from pretrained.psp import METHODS, choose
 from pretrained.shipped import encoder_names
-
-REFINE_LEARNING_RATES = {"w": 0.05, "w_plus": 0.05, "stylemap": 0.015}
-"""Of the projector's steps after an encoder, by space. Maps have hundreds of times as many numbers: at the vectors' rate
-they paint the face, and edits do nothing any more; at their own they come as close, and stay where edits work."""
-
 
 PREFERRED = ("stylemap-e", "stylemap", "e4e", "psp")
 """Encoders that ship, the best first."""
@@ -134,20 +129,19 @@ def load_inverter(
     def distance() -> Perceptual:  # Only once nothing else can be wrong: it may have to be fetched.
         return perceptual if perceptual is not None else load_perceptual(device)
 
-    def projector(count: int, learning_rate: float) -> Projector:
-        return Projector(generator, distance(), space, count, learning_rate, on_step=on_step)
+    def projector(count: int, space: str) -> Projector:
+        return Projector(generator, distance(), space, count, on_step=on_step)
 
     inverter: Inverter
     if method == PROJECTOR:
         given = encoder if encoder is not None else f"the {looks} looks" if looks is not None else None
         if given is not None:
             raise ToolkitError(f"the {PROJECTOR} has no encoder: name another method, or leave out {given}")
-        inverter = projector(steps, Projector.learning_rate)
+        inverter = projector(steps, space)
     else:
         network = _find_encoder(method, encoder, generator)
         _check_fit(network, generator, str(encoder or method))
-        refiner = replace(projector(refine, REFINE_LEARNING_RATES[network.space]), space=network.space) if refine else None
-        inverter = EncoderInverter(network, generator, refiner, looks)
+        inverter = EncoderInverter(network, generator, projector(refine, network.space) if refine else None, looks)
     if not tune:
         return inverter
     before = steps if method == PROJECTOR else refine

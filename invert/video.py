@@ -34,7 +34,7 @@ from invert.edits import as_edit
 from invert.errors import NoFaceFound, OutputError, VideoError
 from invert.faces import MIN_FACE_PX, align_corners, crop_corners, paste_back
 from invert.inversion import resize
-from invert.inverters import REFINE_LEARNING_RATES, EncoderInverter
+from invert.inverters import EncoderInverter
 from invert.landmarks import Face, find_faces, find_predictor, with_68_landmarks
 from invert.photo import MAX_PHOTO_PIXELS, NOTE_KEY, whole_file
 from invert.pipeline import Tools, followed
@@ -434,7 +434,7 @@ def _refined(items: Iterable[_Item], tools: Tools, later_steps: int | None) -> I
         yield from items
         return
     steps = max(1, projector.steps // 10) if later_steps is None else later_steps
-    later = replace(projector, steps=steps, learning_rate=REFINE_LEARNING_RATES[projector.space])
+    later = replace(projector, steps=steps)
     before: _Item | None = None
     polished: Latent | None = None
     for item in items:

@@ -42,16 +42,6 @@ def test_refinement_starts_from_the_encoders_code(tiny_generator, encoder_file, 
     assert (plain.latent[0] - inversion.latent[0]).abs().max() < 1
 
 
-def test_maps_are_refined_more_slowly_than_vectors(tiny_generator, tmp_path, cheap_distance):
-    rates = {}
-    for kind in ("psp", "stylemap"):
-        encoder = compact_encoder(kind, tiny_generator.num_ws, tiny_generator.w_dim, pyramid_channels=(8, 8, 8), width=8)
-        save_encoder(tmp_path / f"{kind}.safetensors", encoder, tiny_generator.identity)
-        inverter = load_inverter(str(tmp_path / f"{kind}.safetensors"), tiny_generator, refine=1, perceptual=cheap_distance)
-        rates[inverter.refiner.space] = inverter.refiner.learning_rate
-    assert 2 * rates["stylemap"] < rates["w_plus"]
-
-
 def test_the_projector_is_a_method(tiny_generator, image, cheap_distance):
     inversion = load_inverter("projector", tiny_generator, steps=2, perceptual=cheap_distance)(image)
     assert space_of(inversion.latent) == "w_plus"

@@ -5,7 +5,7 @@ import torch
 
 from generators.errors import LatentMismatch, UnknownName
 from generators.latent import as_stylemaps
-from invert.projector import Projector
+from invert.projector import LEARNING_RATES, Projector
 
 
 def faces(generator, count=2):
@@ -16,7 +16,7 @@ def faces(generator, count=2):
 
 @pytest.mark.parametrize("space", ["w", "w_plus"])
 def test_projection_comes_closer_to_the_image(tiny_generator, cheap_distance, space):
-    inversion = Projector(tiny_generator, cheap_distance, space, steps=20)(faces(tiny_generator))
+    inversion = Projector(tiny_generator, cheap_distance, space, steps=40, learning_rate=0.05)(faces(tiny_generator))
     assert inversion.latent.shape == (2, tiny_generator.num_ws, tiny_generator.w_dim)
     assert min(row["loss"] for row in inversion.history) < 0.8 * inversion.history[0]["loss"]
 
@@ -69,9 +69,10 @@ def test_ctrl_c_keeps_the_best_code_so_far(tiny_generator, cheap_distance):
     assert not torch.equal(inversion.latent, tiny_generator.w_avg.expand_as(inversion.latent))
 
 
-def test_the_pull_to_the_mean_keeps_codes_nearer(tiny_generator, cheap_distance):
+@pytest.mark.parametrize("space", ["w", "w_plus"])
+def test_the_pull_to_the_mean_keeps_codes_nearer(space, tiny_generator, cheap_distance):
     free, held = (
-        Projector(tiny_generator, cheap_distance, steps=15, w_avg_weight=weight)(faces(tiny_generator)).latent
+        Projector(tiny_generator, cheap_distance, space, steps=15, w_avg_weight=weight)(faces(tiny_generator)).latent
         for weight in (0.0, 10.0)
     )
     assert (held - tiny_generator.w_avg).norm() < (free - tiny_generator.w_avg).norm()
@@ -95,6 +96,17 @@ def test_an_unknown_space_names_the_known_ones(tiny_generator, cheap_distance):
 def test_maps_without_a_start_are_refused(tiny_generator, cheap_distance):
     with pytest.raises(LatentMismatch, match="start"):
         Projector(tiny_generator, cheap_distance, "stylemap", steps=1)(faces(tiny_generator))
+
+
+def test_maps_move_more_slowly_than_vectors():
+    assert 2 * LEARNING_RATES["stylemap"] < min(LEARNING_RATES["w"], LEARNING_RATES["w_plus"])
+
+
+def test_steps_are_as_long_as_w_is_wide(tiny_generator, cheap_distance):
+    spread, axes = tiny_generator.w_axes()
+    latent = Projector(tiny_generator, cheap_distance, "w", steps=1)(faces(tiny_generator, 1)).latent
+    along = (latent[0, 0] - tiny_generator.w_avg) @ axes.T / spread
+    assert 0 < along.abs().max() < 10 * LEARNING_RATES["w"]
 
 
 def test_the_input_codes_are_left_alone(tiny_generator, cheap_distance):
