@@ -38,7 +38,7 @@ from invert.inverters import EncoderInverter
 from invert.landmarks import Face, find_faces, find_predictor, with_68_landmarks
 from invert.photo import MAX_PHOTO_PIXELS, NOTE_KEY, whole_file
 from invert.pipeline import Tools, followed
-from invert.projector import LOSS_RESOLUTION, Projector
+from invert.projector import LEARNING_RATES, LOSS_RESOLUTION, Projector
 from invert.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 Frame: TypeAlias = UInt8[np.ndarray, "height width 3"]
 Corners: TypeAlias = Float64[np.ndarray, "4 2"]
 
+NEAR_RATE = 0.25
+"""Share of a vector's learning rate for frames that begin with the code of the one before: it is close already."""
 CUT_LEVELS = 25.0
 """Mean difference of small versions of two frames, in levels of 255, from which on they are two shots."""
 JUMP = 0.5
@@ -434,7 +436,8 @@ def _refined(items: Iterable[_Item], tools: Tools, later_steps: int | None) -> I
         yield from items
         return
     steps = max(1, projector.steps // 10) if later_steps is None else later_steps
-    later = replace(projector, steps=steps)
+    share = 1.0 if projector.space == "stylemap" else NEAR_RATE
+    later = replace(projector, steps=steps, learning_rate=share * LEARNING_RATES[projector.space])
     before: _Item | None = None
     polished: Latent | None = None
     for item in items:
