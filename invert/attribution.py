@@ -3,8 +3,7 @@
 What a generator drew, it can draw again: its codes lie in W, where the projector searches. Photos, and pictures of other
 generators, keep a distance (Karras et al. 2020, arXiv:1912.04958, section 5). How large either is depends on generator,
 distance, steps and start, so that a verdict needs a calibration: the distances of known samples and of known photos, under
-the same settings. A search may end in a valley that is none of the picture's; so there are two, from an encoder's code and
-from the mean face, and the better one counts.
+the same settings.
 """
 
 from __future__ import annotations
@@ -65,9 +64,9 @@ class Settings:
     distance: str
     """Name of the perceptual distance, with its backbone."""
     steps: int
-    """Of the projector, in W, from either start."""
+    """Of the projector, in W."""
     start: str
-    """The encoder whose code is one of them; else ``mean face``, which is the only one then."""
+    """Where it begins: the name of an encoder, or ``mean face``."""
 
 
 @dataclass(frozen=True)
@@ -202,8 +201,8 @@ class Attributor:
     Args:
         generator: that may have drawn them.
         distance: perceptual, of images in [-1, 1].
-        steps: of a projection.
-        encoder: of the generator's w_plus, by whose codes one projection begins; None: the mean face alone.
+        steps: of the projector.
+        encoder: of the generator's w_plus, by whose codes projections begin; None: by the mean face, which takes more steps.
         start: what to call the encoder.
     """
 
@@ -225,14 +224,13 @@ class Attributor:
         Args:
             image: whole pictures of the generator's kind (faces: aligned) in [-1, 1].
         """
-        target = resize(image, LOSS_RESOLUTION)
-        starts = [self.generator.w_avg.expand(len(image), self.generator.num_ws, -1)]
+        target, start = resize(image, LOSS_RESOLUTION), None
         with torch.no_grad():
             if self.encoder is not None:
-                starts.append(self.encoder(resize(image, self.encoder.input_resolution)))
-        drawn = [self._projector(target, start).image for start in starts]
+                start = self.encoder(resize(image, self.encoder.input_resolution))
+        drawn = self._projector(target, start).image
         with torch.no_grad():
-            return torch.stack([self.distance(resize(found, LOSS_RESOLUTION), target) for found in drawn]).amin(0).cpu()
+            return self.distance(resize(drawn, LOSS_RESOLUTION), target).cpu()
 
     def measure_photo(self, photo: UInt8[np.ndarray, "height width 3"]) -> float:
         """Return the distance of one picture."""
