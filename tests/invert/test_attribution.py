@@ -131,6 +131,13 @@ def test_the_calibration_of_another_generator_is_passed_over(tmp_path):
         find_calibration(None, tmp_path, Identity("other", "456"))
 
 
+def test_the_calibration_that_ships_is_the_default_generators(tmp_path):
+    identity = Identity("mobilestylegan-ffhq-1024", "e5d10e2be7df")
+    known = find_calibration(None, tmp_path, identity)
+    assert known.settings.generator == str(identity)
+    assert np.median(known.generated) < known.threshold < np.median(known.real)
+
+
 @pytest.fixture
 def attributor(tiny_generator, cheap_distance):
     return Attributor(tiny_generator, cheap_distance, steps=12)
