@@ -44,7 +44,7 @@ MIN_CALIBRATION = 5
 """Pictures of either kind: with fewer, a threshold is a guess."""
 JPEG_QUALITY = 90
 """Samples go through it before they are measured, as pictures do on their way to whoever asks."""
-VERSION = 2
+VERSION = 3
 MEAN_FACE = "mean face"
 """A start without an encoder."""
 SHIPPED = Path(__file__).with_name("attribution.json")
@@ -102,8 +102,8 @@ class Calibration:
         for kind, values in (("samples", self.generated), ("photos", self.real)):
             if len(values) < MIN_CALIBRATION:
                 raise TooFewImages(f"calibration with {kind}", len(values), MIN_CALIBRATION, "a threshold would be a guess")
-            if not all(math.isfinite(value) for value in values):
-                raise CalibrationError(f"calibration: distances of {kind} that are not finite")
+            if not all(math.isfinite(value) and value >= 0 for value in values):
+                raise CalibrationError(f"calibration: distances of {kind} that are no distances")
 
     @property
     def roc(self) -> Roc:

@@ -154,7 +154,7 @@ class Projector:
         if self.space == "w":
             spread, axes = self._axes
             w = torch.stack([style.detach().mean((2, 3)) for style in maps]).mean(0)
-            along = ((w - w_avg) @ axes.T / spread).clamp(-FARTHEST, FARTHEST)
+            along = self._deviations(w).clamp(-FARTHEST, FARTHEST)
             return self._along_axes((w_avg + along * spread @ axes)[:, None])
         if isinstance(start, Tensor):
             return self._along_axes(start.detach())
@@ -173,6 +173,11 @@ class Projector:
 
         return [torch.zeros_like(style).requires_grad_() for style in codes.unbind(1)], build
 
+    def _deviations(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch w_dim"]:
+        """Return codes of W in standard deviations along its axes."""
+        spread, axes = self._axes
+        return (w - self.generator.w_avg) @ axes.T / spread
+
     def _share(self, layer: int) -> float:
         """Return a layer's share of the learning rate: layers 7 and 8 work at 64 px, 9 and 10 at 128, ..."""
         return self.fine_rate ** max(0, (layer - 5) // 2)
@@ -187,6 +192,5 @@ class Projector:
             squares = [(style - w_avg[:, None, None]).square().mean((1, 2, 3)) for style in latent]
             return torch.stack(squares).mean(0) / self._variance
         if self.space == "w":
-            spread, axes = self._axes
-            return ((latent[:, 0] - w_avg) @ axes.T / spread).square().mean(1)
+            return self._deviations(latent[:, 0]).square().mean(1)
         return (latent - w_avg).square().mean((1, 2)) / self._variance

@@ -394,7 +394,6 @@ from pathlib import Path
 import torch, torch.distributed as dist
 sys.path[:0] = [{root!r}]
 from encoders.compact import compact_encoder
-from encoders.psp import GradualStyleEncoder
 from generators.mobilestylegan import MobileStyleGAN
 from invert.training import Losses, Plan, train_encoder
 torch.set_num_threads(1)
