@@ -8,6 +8,7 @@ the same settings.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -32,9 +33,8 @@ from invert.errors import TooFewImages
 from invert.inversion import resize
 from invert.inverters import EncoderInverter, load_inverter
 from invert.perceptual import Perceptual
-from invert.photo import to_tensor, to_uint8
+from invert.photo import to_tensor, to_uint8, whole_file
 from invert.projector import LOSS_RESOLUTION, Projector
-from pretrained.cache import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ MIN_CALIBRATION = 5
 """Pictures of either kind: with fewer, a threshold is a guess."""
 JPEG_QUALITY = 90
 """Samples go through it before they are measured, as pictures do on their way to whoever asks."""
-VERSION = 3
+VERSION = 4
 MEAN_FACE = "mean face"
 """A start without an encoder."""
 SHIPPED = Path(__file__).with_name("attribution.json")
@@ -66,7 +66,9 @@ class Settings:
     steps: int
     """Of the projector, in W."""
     start: str
-    """Where it begins: the name of an encoder, or ``mean face``."""
+    """Where it begins: the name and hash of an encoder, or ``mean face``."""
+    dtype: str
+    """That the generator computes in."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         for kind, values in (("samples", self.generated), ("photos", self.real)):
-            if len(values) < MIN_CALIBRATION:
-                raise TooFewImages(f"calibration with {kind}", len(values), MIN_CALIBRATION, "a threshold would be a guess")
+            _check_count(kind, len(values))
             if not all(math.isfinite(value) and value >= 0 for value in values):
                 raise CalibrationError(f"calibration: distances of {kind} that are no distances")
 
@@ -145,7 +146,7 @@ class Calibration:
         """Write it as JSON, whole or not at all.
 
         Raises:
-            OSError: the file cannot be written.
+            OutputError: the file cannot be written.
         """
         with whole_file(path) as temporary:
             temporary.write_text(json.dumps({"version": VERSION, **asdict(self)}, indent=1), encoding="utf-8")
@@ -171,7 +172,12 @@ class Calibration:
             ) from error
 
 
-_FIELDS: dict[str, Callable[[Any], Any]] = {"generator": str, "distance": str, "steps": int, "start": str}
+def _check_count(kind: str, count: int) -> None:
+    if count < MIN_CALIBRATION:
+        raise TooFewImages(f"calibration with {kind}", count, MIN_CALIBRATION, "a threshold would be a guess")
+
+
+_FIELDS: dict[str, Callable[[Any], Any]] = {"generator": str, "distance": str, "steps": int, "start": str, "dtype": str}
 
 
 @dataclass(frozen=True)
@@ -215,7 +221,8 @@ class Attributor:
         start: str = MEAN_FACE,
     ) -> None:
         self.generator, self.distance, self.encoder = generator, distance, encoder
-        self.settings = Settings(str(generator.identity), distance.name, steps, start)
+        dtype = str(generator.synthesis.feature_dtype or torch.float32).removeprefix("torch.")
+        self.settings = Settings(str(generator.identity), distance.name, steps, start, dtype)
         self._projector = Projector(generator, distance, space="w", steps=steps)
 
     def measure(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
@@ -254,35 +261,43 @@ class Attributor:
         seed: int = 0,
         notes: dict[str, Any] | None = None,
         done: Mapping[str, float] = MappingProxyType({}),
-        on_picture: Callable[[str, float], None] | None = None,
+        on_picture: Callable[[str, str, float], None] | None = None,
     ) -> Calibration:
-        """Measure known pictures.
+        """Measure known pictures; one that comes twice counts once.
 
         Args:
             photos: real ones, aligned if they are faces; one that raises a ``ToolkitError`` is logged and left out.
             num_samples: how many of the generator's own to draw.
             seed: of the samples.
             notes: kept with the calibration.
-            done: distances by the pictures' names that were measured before, under the same settings.
-            on_picture: told the name and distance of each.
+            done: distances by the pictures' contents that were measured before, under the same settings.
+            on_picture: told the name, content (SHA-256 of the pixels) and distance of each.
 
         Raises:
-            TooFewImages: fewer than five of either kind.
+            TooFewImages: fewer than five of either kind; told before anything is measured, unless some cannot be read.
         """
+        photos = list(photos)
+        for kind, count in (("photos", len(photos)), ("samples", num_samples)):
+            _check_count(kind, count)
 
-        def measured(pictures: Iterable[Picture]) -> Iterator[float]:
+        def measured(pictures: Iterable[Picture]) -> tuple[float, ...]:
+            found: dict[str, float] = {}
             for name, read in pictures:
                 try:
-                    distance = done[name] if name in done else self.measure_photo(read())
+                    photo = read()
+                    content = hashlib.sha256(str(photo.shape).encode() + photo.tobytes()).hexdigest()
+                    if content in found:
+                        continue
+                    found[content] = done[content] if content in done else self.measure_photo(photo)
                 except ToolkitError as error:
                     logger.warning("left out: %s", error)
                     continue
                 if on_picture is not None:
-                    on_picture(name, distance)
-                yield distance
+                    on_picture(name, content, found[content])
+            return tuple(found.values())
 
-        generated = tuple(measured(self.samples(num_samples, seed)))
-        return Calibration(self.settings, generated, tuple(measured(photos)), {"seed": seed, **(notes or {})})
+        generated = measured(self.samples(num_samples, seed))
+        return Calibration(self.settings, generated, measured(photos), {"seed": seed, **(notes or {})})
 
     def check(self, calibration: Calibration) -> None:
         """Refuse a calibration that was made otherwise.
@@ -302,13 +317,16 @@ class Attributor:
 
 
 def find_start(generator: Generator) -> tuple[Encoder | None, str]:
-    """Return the encoder that projections of a generator's pictures begin with, pSp's, and what to call it; or none."""
+    """Return the encoder that projections of a generator's pictures begin with, pSp's, and its name and hash; or none."""
     try:
         inverter = load_inverter("psp", generator)
     except ToolkitError:
         return None, MEAN_FACE
     assert isinstance(inverter, EncoderInverter)
-    return inverter.encoder, "psp"
+    digest = hashlib.sha256()
+    for weights in inverter.encoder.state_dict().values():
+        digest.update(weights.cpu().numpy().tobytes())
+    return inverter.encoder, str(Identity("psp", digest.hexdigest()))
 
 
 def as_jpeg(photo: UInt8[np.ndarray, "height width 3"], quality: int = JPEG_QUALITY) -> UInt8[np.ndarray, "height width 3"]:
@@ -322,7 +340,7 @@ def plot_roc(calibration: Calibration, path: Path) -> None:
     """Draw the ROC curve, and beside it the distances that it comes from, into a PNG; whole or not at all.
 
     Raises:
-        OSError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     from matplotlib.figure import Figure  # Not pyplot, which would look for a display.
 
@@ -349,11 +367,11 @@ def plot_roc(calibration: Calibration, path: Path) -> None:
 
 
 def read_distances(path: Path, settings: Settings) -> dict[str, float]:
-    """Return what a calibration that was stopped has measured under the same settings, by name; nothing if it has not."""
+    """Return what a calibration that was stopped has measured under the same settings, by content; nothing if it has not."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         same = data["settings"] == asdict(settings)
-        return {str(name): float(value) for name, value in data["distances"].items()} if same else {}
+        return {str(content): float(value) for content, value in data["distances"].items()} if same else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invert.cli.options import choose_device, device_option, dtype_option, generator_option, notify
+from invert.cli.options import choose_device, device_option, generator_option, notify
 
 if TYPE_CHECKING:
     from invert.attribution import Attributor, Calibration, Picture
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     help="One that --calibrate has written; by default that in the output folder, or the one that ships.",
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Of the projector; by default those of the calibration.")
-@click.option("--seed", default=0, show_default=True, metavar="N", help="Of the samples.")
-@dtype_option
+@click.option("--seed", default=0, show_default=True, metavar="N", type=click.IntRange(0, 2**63 - 1), help="Of the samples.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="That the generator computes in; by default that of the calibration, or float32 for --calibrate.",
+)  # fmt: skip
 @device_option
 @click.option(
     "-o", "--output", default="attribution", show_default=True, type=click.Path(path_type=Path), metavar="DIR",
@@ -49,7 +52,7 @@ def command(
     calibration: Path | None,
     steps: int | None,
     seed: int,
-    dtype: str,
+    dtype: str | None,
     device: str,
     output: Path,
     as_json: bool,
@@ -79,13 +82,15 @@ def command(
     chosen = choose_device(device)
     if chosen.type == "cpu":
         keep_freed_memory()
-    network = load_generator(generator, chosen, notify).compute_in(getattr(torch, dtype))
+    network = load_generator(generator, chosen, notify)
+    known = find_calibration(calibration, output, network.identity) if calibrate is None else None
+    network = network.compute_in(getattr(torch, dtype or (known.settings.dtype if known is not None else "float32")))
     distance, start = load_perceptual(chosen, notify), find_start(network)
     if calibrate is not None:
         attributor = Attributor(network, distance, steps or DEFAULT_STEPS, *start)
         known = _calibrate(attributor, calibrate, split, limit, seed, output)
     else:
-        known = find_calibration(calibration, output, network.identity)
+        assert known is not None
         attributor = Attributor(network, distance, steps or known.settings.steps, *start)
         attributor.check(known)
     verdicts = _judge(attributor, known, suspects, output)
@@ -104,23 +109,22 @@ def _calibrate(attributor: Attributor, source: Path, split: str | None, limit: i
 
     from invert.attribution import plot_roc, read_distances
     from invert.dataset import Reader, find_faces
-    from pretrained.cache import whole_file
+    from invert.photo import whole_file
 
     photos = find_faces([source], split, limit)
     log = output / "distances.json"
     done = read_distances(log, attributor.settings)
     with Reader() as reader, tqdm(total=2 * len(photos), unit="picture") as bar:
 
-        def show(name: str, distance: float) -> None:
+        def show(name: str, content: str, distance: float) -> None:
             bar.set_description(f"{name}: {distance:.3f}", refresh=False)
             bar.update()
-            if name not in done:
-                done[name] = distance
+            if content not in done:
+                done[content] = distance
                 with whole_file(log) as temporary:
                     temporary.write_text(json.dumps({"settings": asdict(attributor.settings), "distances": done}))
 
-        dtype = str(attributor.generator.synthesis.feature_dtype or "float32").removeprefix("torch.")
-        notes = {"photos": source.name, "split": split, "dtype": dtype}
+        notes = {"photos": source.name, "split": split}
         known = attributor.calibrate(_pictures(photos, reader), len(photos), seed, notes, dict(done), show)
     known.save(output / "calibration.json")
     plot_roc(known, output / "roc.png")
@@ -148,7 +152,7 @@ def _pictures(faces: list[FaceFile], reader: Reader) -> Iterator[Picture]:
 def _judge(attributor: Attributor, known: Calibration, suspects: list[FaceFile], output: Path) -> list[dict[str, Any]]:
     from generators.errors import ToolkitError
     from invert.dataset import Reader
-    from pretrained.cache import whole_file
+    from invert.photo import whole_file
 
     rows: list[dict[str, Any]] = []
     with Reader() as reader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import asdict, replace
@@ -34,7 +35,7 @@ from invert.cli.attribute import command
 from invert.errors import PhotoError, TooFewImages
 from invert.photo import to_uint8
 
-SETTINGS = Settings("toy (123)", "LPIPS-Toy", 7, "psp")
+SETTINGS = Settings("toy (123)", "LPIPS-Toy", 7, "psp (456)", "float32")
 distances = st.lists(st.floats(0, 2, width=32), min_size=5, max_size=12)
 
 
@@ -157,25 +158,42 @@ def test_samples_come_closer_than_photos(attributor):
     pictures = [Picture(f"photo {i}", lambda photo=photo: photo) for i, photo in enumerate(photos(5))]
     known = attributor.calibrate(iter(pictures), 5, on_picture=lambda *args: told.append(args))
     assert known.roc.area > 0.7
-    assert [name for name, _ in told] == [f"sample {i} of seed 0" for i in range(5)] + [f"photo {i}" for i in range(5)]
-    assert known.generated + known.real == tuple(distance for _, distance in told)
-    settings = Settings("tiny (000000000000)", "mean absolute difference", 12, MEAN_FACE)
+    assert [name for name, _, _ in told] == [f"sample {i} of seed 0" for i in range(5)] + [f"photo {i}" for i in range(5)]
+    assert known.generated + known.real == tuple(distance for *_, distance in told)
+    settings = Settings("tiny (000000000000)", "mean absolute difference", 12, MEAN_FACE, "float32")
     assert known.settings == attributor.settings == settings
     attributor.check(known)
-    # What was measured is not measured again, nor even drawn or read.
+    # What was measured is not measured again, whatever it is called by then.
     attributor.measure = None
-    pictures = [Picture(f"photo {i}", None) for i in range(5)]
-    assert attributor.calibrate(pictures, 5, done=dict(told)) == known
+    done = {content: distance for _, content, distance in told}
+    pictures = [picture._replace(name="renamed") for picture in pictures]
+    assert attributor.calibrate(pictures, 5, done=done) == known
 
 
-def test_a_photo_that_cannot_be_read_is_left_out(attributor, caplog):
+def test_another_picture_under_a_known_name_is_measured(attributor):
+    told = []
+    attributor.measure_photo = lambda photo: float(photo.mean())
+    for shade in (0, 9):
+        pictures = [Picture(f"{i}.png", lambda i=i, shade=shade: np.full((4, 4, 3), shade + i, np.uint8)) for i in range(5)]
+        done = {content: distance for _, content, distance in told}
+        known = attributor.calibrate(pictures, 5, done=done, on_picture=lambda *args: told.append(args))
+        assert known.real == tuple(float(shade + i) for i in range(5))
+
+
+def test_a_photo_that_cannot_be_read_is_left_out_and_a_copy_counts_once(attributor, caplog):
     def fail():
         raise PhotoError("damaged")
 
-    pictures = [Picture(f"photo {i}", fail if i == 2 else None) for i in range(6)]
-    done = {f"photo {i}": float(i) for i in range(6) if i != 2} | {f"sample {i} of seed 0": 0.0 for i in range(5)}
-    assert attributor.calibrate(pictures, 5, done=done).real == (0, 1, 3, 4, 5)
+    attributor.measure_photo = lambda photo: float(photo.mean())
+    reads = [fail, *(lambda i=i: np.full((4, 4, 3), i, np.uint8) for i in (0, 1, 2, 3, 4, 1))]
+    assert attributor.calibrate([Picture("x", read) for read in reads], 5).real == (0, 1, 2, 3, 4)
     assert "left out: damaged" in caplog.text
+
+
+def test_too_few_photos_are_told_before_anything_is_measured(attributor):
+    attributor.measure = None
+    with pytest.raises(TooFewImages, match="calibration with photos: 3 images are too few"):
+        attributor.calibrate([Picture("x", None)] * 3, 3)
 
 
 def test_only_distances_of_the_same_settings_are_taken_up_again(tmp_path):
@@ -200,6 +218,9 @@ def test_distances_of_other_settings_are_not_compared(attributor, tiny_generator
     known = Calibration(attributor.settings, (0.1,) * 5, (0.2,) * 5)
     with pytest.raises(CalibrationError, match="steps 12, here 13: make one with --calibrate"):
         Attributor(tiny_generator, cheap_distance, steps=13).check(known)
+    coarse = copy.deepcopy(tiny_generator).compute_in(torch.bfloat16)
+    with pytest.raises(CalibrationError, match="dtype 'float32', here 'bfloat16'"):
+        Attributor(coarse, cheap_distance, steps=12).check(known)
 
 
 def test_the_plot_is_a_png_that_shows_curve_and_distances(tmp_path):
@@ -256,6 +277,9 @@ def test_the_command_calibrates_judges_and_goes_on_after_a_bad_file(run, tmp_pat
     result = run("-o", output, "--json", suspects / "drawn.png")
     assert result.exit_code == 0
     row = json.loads(result.stdout.splitlines()[-1])[0]
+    (tmp_path / "file").touch()
+    refused = run("--calibration", output / "calibration.json", "-o", tmp_path / "file", suspects / "drawn.png")
+    assert "cannot be written" in str(refused.exception)
     assert row["verdict"] == "generated"
     assert row["distance"] < row["threshold"]
 
