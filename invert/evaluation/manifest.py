@@ -6,12 +6,12 @@ renamed or copied, and figures of other weights, steps or versions are never mix
 
 from __future__ import annotations
 
-import glob
 import json
 import math
 import os
+import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,12 +38,18 @@ CREATE TABLE pictures (
 );
 CREATE TABLE decisions (question TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID;
 """
-# Figures that a later run adds to a row join those that it has.
+# Figures that a later run adds to a row join those that it has; a failure takes none of them, nor their cost.
 _ADD_RESULT = """
 INSERT INTO results {source} ON CONFLICT (content, method) DO UPDATE SET
-    figures = json_patch(figures, excluded.figures), seconds = excluded.seconds, peak_bytes = excluded.peak_bytes,
+    figures = json_patch(figures, excluded.figures),
+    seconds = iif(excluded.reason = '', excluded.seconds, seconds),
+    peak_bytes = iif(excluded.reason = '', excluded.peak_bytes, peak_bytes),
     reason = excluded.reason, note = excluded.note, worker = excluded.worker
 """
+
+
+_SQLITE_SUFFIXES = ("", "-wal", "-shm", "-journal")
+"""Of the files that make up a database."""
 
 
 class ManifestError(ToolkitError):
@@ -59,19 +65,24 @@ class Result:
     method: str
     """Key of the method."""
     figures: dict[str, float] = field(default_factory=dict)
-    """By the keys of the metrics; NaN where a metric has no value for this face. None at all if the method failed."""
+    """By the keys of the metrics; NaN where a metric has no value for this face. If the method failed, what an earlier run
+    measured is all there is."""
     seconds: float = 0.0
     """Of the inversion alone."""
     peak_bytes: int = 0
     """Most memory that the inversion held; 0 where that cannot be told."""
     reason: str = ""
-    """Why it failed."""
+    """Why it failed, when it was last tried."""
     note: str = ""
     """Why some figure is NaN."""
     worker: str = ""
     """Which process measured it."""
     pictures: dict[str, bytes] = field(default_factory=dict)
     """JPEGs by their labels."""
+
+    def has(self, figures: Set[str]) -> bool:
+        """Tell whether it was measured with all these figures, in one run or several."""
+        return figures <= self.figures.keys() and bool(self.figures or not self.reason)
 
 
 class Manifest:
@@ -92,12 +103,13 @@ class Manifest:
             # Transactions are opened by hand: one for all rows that belong together.
             self._db = sqlite3.connect(path, timeout=BUSY_SEC, isolation_level=None)
             try:
+                self._check()  # Before anything is changed: a stranger's database stays as it is.
                 # Held until the file is closed: no two runs share a manifest, and a network drive will do.
                 self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
                 self._db.execute("PRAGMA journal_mode = WAL")
                 # A killed process loses nothing by this; a power cut may cost the last rows, which are then done again.
                 self._db.execute("PRAGMA synchronous = NORMAL")
-                self._check_or_create()
+                self._create_if_new()
             except BaseException:
                 self._db.close()
                 raise
@@ -191,24 +203,30 @@ class Manifest:
                     self._db.execute("INSERT OR REPLACE INTO pictures SELECT * FROM part.pictures")
             finally:
                 self._db.execute("DETACH part")
-        for path in part.parent.glob(f"{glob.escape(part.name)}*"):
-            path.unlink()
+        for suffix in _SQLITE_SUFFIXES:
+            part.with_name(part.name + suffix).unlink(missing_ok=True)
         return int(count)
 
-    def _check_or_create(self) -> None:
-        (application,), (version,) = (
-            self._db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
-        )
-        is_new = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
-        if is_new:
+    def _is_new(self) -> bool:
+        return bool(self._db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,))
+
+    def _create_if_new(self) -> None:
+        if self._is_new():
             with self._transaction():
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif application != APPLICATION_ID:
+
+    def _check(self) -> None:
+        (application,), (version,) = (
+            self._db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
+        )
+        if self._is_new():
+            return
+        if application != APPLICATION_ID:
             raise ManifestError(f"{self.path}: a database, but no manifest of stylegan-invert: choose another --manifest")
-        elif version != SCHEMA_VERSION:
+        if version != SCHEMA_VERSION:
             raise ManifestError(
                 f"{self.path}: a manifest of version {version}, this toolkit reads version {SCHEMA_VERSION}: go on with the"
                 " toolkit that wrote it, or start anew with another --manifest"
@@ -267,4 +285,5 @@ def part_of(manifest: Path, worker: int) -> Path:
 
 def parts_of(manifest: Path) -> list[Path]:
     """List such files that are there."""
-    return sorted(manifest.parent.glob(f"{glob.escape(manifest.stem)}.worker-*{glob.escape(manifest.suffix)}"))
+    name = re.compile(rf"{re.escape(manifest.stem)}\.worker-\d+{re.escape(manifest.suffix)}")
+    return sorted(path for path in manifest.parent.iterdir() if name.fullmatch(path.name))

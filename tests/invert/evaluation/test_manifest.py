@@ -117,3 +117,39 @@ def test_hashes_last_as_long_as_their_files(tmp_path):
         assert manifest.known_hashes(faces) == ["x", "y"]
         (tmp_path / "a.png").write_bytes(b"2")
         assert manifest.known_hashes(find_faces([tmp_path])) == ["", "y"]
+
+
+def test_a_later_failure_hides_no_figures(tmp_path):
+    with Manifest(tmp_path / "m.sqlite") as manifest:
+        manifest.add([Result("c", "m", {"a": 1.0}, 2.0, 3)])
+        manifest.add([Result("c", "m", reason="out of memory")])
+        kept = results(manifest)["c"]
+    assert (kept.figures, kept.seconds, kept.peak_bytes, kept.reason) == ({"a": 1.0}, 2.0, 3, "out of memory")
+    assert kept.has({"a"})
+    assert not kept.has({"a", "b"})
+    assert not Result("c", "m", reason="broken").has(set())
+
+
+def test_taking_over_one_workers_results_leaves_those_of_others(tmp_path):
+    path = tmp_path / "book"  # Without a suffix, the name of worker 1's file begins worker 10's.
+    for worker in (1, 10):
+        with Manifest(part_of(path, worker)) as part:
+            part.add([Result(f"of {worker}", "m")])
+    (tmp_path / "book.worker-1-notes").touch()
+    with Manifest(path) as manifest:
+        assert parts_of(path) == [part_of(path, 1), part_of(path, 10)]
+        for part in parts_of(path):
+            manifest.merge(part)
+        assert set(results(manifest)) == {"of 1", "of 10"}
+
+
+def test_a_strangers_database_stays_as_it_is(tmp_path):
+    file = tmp_path / "other.db"
+    with sqlite3.connect(file) as database:
+        database.execute("CREATE TABLE things (name TEXT)")
+    database.close()
+    before = file.read_bytes()
+    with pytest.raises(ManifestError, match="no manifest of stylegan-invert"):
+        Manifest(file)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["other.db"]
