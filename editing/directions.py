@@ -7,6 +7,7 @@ added to where the code stands; it is no target distance from the hyperplane.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -56,6 +57,12 @@ class Direction:
     sign: str = "unknown"
     learnt: str = "unknown"
     quality: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what it does, whatever it is called."""
+        what = repr((tuple(self.vector.shape), self.layers, self.unit)).encode()
+        return hashlib.sha256(what + self.vector.detach().cpu().float().numpy().tobytes()).hexdigest()
 
     def __post_init__(self) -> None:
         if self.vector.ndim != (1 if self.space == "w" else 2):

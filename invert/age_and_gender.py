@@ -63,6 +63,16 @@ def age_and_gender(face: UInt8[np.ndarray, "height width 3"], landmarks: Float64
     return float(years.mean()), float((male - female).mean())
 
 
+def check_installed() -> None:
+    """Say before any work that the networks are missing.
+
+    Raises:
+        ScorerError: the package is not installed.
+    """
+    for task in ("age", "gender"):
+        _network(task)
+
+
 def _chips(
     face: UInt8[np.ndarray, "height width 3"], landmarks: Float64[np.ndarray, "68 2"], size: int
 ) -> UInt8[np.ndarray, "looks size size 3"]:

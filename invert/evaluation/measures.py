@@ -13,12 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from editing.composition import EditSpec, parse_edits
-from editing.directions import Edit
+from editing.directions import Direction
 from editing.lec import LatentDistance, latent_distance
 from generators.base import Generator
 from generators.errors import ToolkitError
 from generators.latent import Latent
 from invert.age_and_gender import ScorerError
+from invert.attributes import check_scorers
 from invert.edits import as_edit, check_name, load_directions
 from invert.errors import MetricUnavailable
 from invert.inversion import Inversion, Inverter
@@ -45,13 +46,36 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class MeasuredEdit:
+    """An edit as it was asked for."""
+
+    spec: EditSpec
+    direction: Direction
+    """With the layers and unit that were asked for."""
+
+    @property
+    def version(self) -> str:
+        """What its figures depend on besides its name, which may be that of a file."""
+        return f"direction {self.direction.fingerprint[:12]}"
+
+    @property
+    def label(self) -> str:
+        """Names its pictures in the manifest."""
+        return f"{self.spec}, {self.version}"
+
+    def __call__(self, latent: Latent, times: float = 1.0) -> Latent:
+        """Apply it, in another strength if wanted: -1 takes it back."""
+        return self.direction(latent, times * self.spec.strength)
+
+
+@dataclass(frozen=True)
 class Measures:
     """All rows of the table, with those that cannot be measured here."""
 
     available: list[Measure]
     unavailable: dict[str, str] = field(default_factory=dict)
     """Why a metric is not there, by its name."""
-    strip: list[tuple[EditSpec, Edit]] = field(default_factory=list)
+    strip: list[MeasuredEdit] = field(default_factory=list)
     """Edits that are drawn for a few faces."""
     strip_reason: str = ""
     """Why there are none."""
@@ -115,17 +139,29 @@ def load_measures(metrics: Sequence[str], edits: Sequence[EditSpec], generator: 
             loaded.append(load_pair_metric(key, device))
         except MetricUnavailable as error:
             unavailable[key] = str(error)
-    specs = [check_name(spec, generator.identity) for spec in edits]
-    directions = load_directions(specs, generator)
-    pairs = [(spec, as_edit(spec, directions[spec.name], generator)) for spec in specs]
+    measured = _load_edits(edits, generator)
     identities = [metric for metric in loaded if metric.key.startswith("id-")]
     measures = [_reconstruction(metric) for metric in loaded]
-    measures += [
-        _edited(spec, edit, generator, identities, str(directions[spec.name].quality.get("attribute")) if metrics else "")
-        for spec, edit in pairs
-    ]
-    strip, reason = (pairs, "") if pairs else _default_strip(generator)
+    for edit in measured:
+        attribute = str(edit.direction.quality.get("attribute")) if metrics else ""
+        if attribute in SPREADS:
+            try:
+                check_scorers()
+            except ScorerError as error:  # Optional packages: the other figures stand without them.
+                unavailable[f"{describe_moved(attribute).name} by {edit.spec}"] = str(error)
+                attribute = ""
+        measures.append(_edited(edit, generator, identities, attribute))
+    strip, reason = (measured, "") if measured else _default_strip(generator)
     return Measures(measures, unavailable, strip, reason)
+
+
+def _load_edits(specs: Sequence[EditSpec], generator: Generator) -> list[MeasuredEdit]:
+    """Load edits; one that is named twice counts once."""
+    known = list(dict.fromkeys(check_name(spec, generator.identity) for spec in specs))
+    directions = load_directions(known, generator)
+    edits = ((spec, as_edit(spec, directions[spec.name], generator)) for spec in known)
+    # Without a mask, which takes a picture to lie on, an edit is a direction.
+    return [MeasuredEdit(spec, edit) for spec, edit in edits if isinstance(edit, Direction)]
 
 
 def _reconstruction(metric: PairMetric) -> Measure:
@@ -135,8 +171,9 @@ def _reconstruction(metric: PairMetric) -> Measure:
     return Measure((metric.description,), values)
 
 
-def _edited(spec: EditSpec, edit: Edit, generator: Generator, identities: Sequence[PairMetric], attribute: str) -> Measure:
+def _edited(edit: MeasuredEdit, generator: Generator, identities: Sequence[PairMetric], attribute: str) -> Measure:
     """Measure an edit: its consistency (LEC, of encoders alone), the identity kept, the attribute moved, and the leak."""
+    spec = edit.spec
     unit = "latent units, over the encoder and the generator under test"
     forms = LatentDistance._fields
     descriptions = [Description(f"lec-{form} {spec}", f"LEC {spec}, {form}", False, 0.0, math.inf, unit) for form in forms]
@@ -146,18 +183,16 @@ def _edited(spec: EditSpec, edit: Edit, generator: Generator, identities: Sequen
     if attribute in SPREADS:
         for described in (describe_moved(attribute), describe_leak(attribute)):
             descriptions.append(replace(described, key=f"{described.key} {spec}", name=f"{described.name} by {spec}"))
+    descriptions = [replace(described, backbone=f"{described.backbone}; {edit.version}") for described in descriptions]
 
     def effect(before: Images, after: Images) -> list[Tensor]:
-        try:
-            found = measure_effect(before, after, attribute)
-        except ScorerError:  # Optional packages: the other figures stand without them.
-            return [torch.full((len(before),), math.nan)] * 2
+        found = measure_effect(before, after, attribute)
         return [found.moved * math.copysign(1, spec.strength), found.leak]
 
     @torch.no_grad()
     def values(inverter: Inverter, inversion: Inversion, images: Images) -> Float[Tensor, "rows batch"]:
         def draw(code: Latent) -> Images:
-            return (inversion.generator or generator).synthesis(edit(code, spec.strength))
+            return (inversion.generator or generator).synthesis(edit(code))
 
         rows, drawn = [torch.full((len(images),), math.nan)] * len(forms), None
         if is_encoder(inverter):
@@ -166,7 +201,7 @@ def _edited(spec: EditSpec, edit: Edit, generator: Generator, identities: Sequen
                 seen = draw(code)
             else:
                 code, seen = inversion.latent, (drawn := draw(inversion.latent))
-            rows = list(latent_distance(code, edit(inverter.encode(seen), -spec.strength)))
+            rows = list(latent_distance(code, edit(inverter.encode(seen), -1.0)))
         if identities or attribute in SPREADS:
             drawn = draw(inversion.latent) if drawn is None else drawn
             rows += [metric.per_image(drawn, inversion.image) for metric in identities]
@@ -181,10 +216,9 @@ def is_encoder(inverter: Inverter) -> TypeGuard[EncoderInverter]:
     return isinstance(inverter, EncoderInverter) and inverter.refiner is None
 
 
-def _default_strip(generator: Generator) -> tuple[list[tuple[EditSpec, Edit]], str]:
+def _default_strip(generator: Generator) -> tuple[list[MeasuredEdit], str]:
     known = set(direction_names(generator.identity))
     specs = [spec for spec in parse_edits(STRIP_EDITS) if spec.name in known]
     if not specs:
         return [], f"no directions ship for the generator {generator.identity}: name some with --edit FILE=STRENGTH"
-    directions = load_directions(specs, generator)
-    return [(spec, as_edit(spec, directions[spec.name], generator)) for spec in specs], ""
+    return _load_edits(specs, generator), ""

@@ -250,7 +250,6 @@ def _edits(summary: Summary, pictures: _Pictures) -> str:
     measures = summary.run.measures
     if not measures.strip:
         return f"<p>None drawn: {_text(measures.strip_reason)}.</p>"
-    labels = [str(spec) for spec, _ in measures.strip]
     places = [summary.contents.index(content) for content in summary.run.strip_faces]
     places = [place for place in places if any(place not in m.failures and not m.unavailable for m in summary.methods)]
     strips = []
@@ -258,9 +257,10 @@ def _edits(summary: Summary, pictures: _Pictures) -> str:
         cells: list[list[str]] = []
         original = f'<td rowspan="{len(summary.methods)}">{pictures.original(place)}</td>'
         for method in summary.methods:
-            drawn = [f"<td>{pictures.drawn(place, method, label)}</td>" for label in (DRAWN, *labels)]
+            labels = (DRAWN, *(edit.label for edit in measures.strip))
+            drawn = [f"<td>{pictures.drawn(place, method, label)}</td>" for label in labels]
             cells.append([_text(method.label), *([] if cells else [original]), *drawn])
-        head = ["", "original", "inverted", *(_text(label) for label in labels)]
+        head = ["", "original", "inverted", *(_text(str(edit.spec)) for edit in measures.strip)]
         strips.append(_table(head, cells, f"Edits of {_text(summary.names[place])}", "pictures large"))
     return "".join(strips)
 

@@ -16,11 +16,12 @@ from pretrained.directions import save_direction
 
 
 @pytest.fixture
-def measure(tiny_generator, tmp_path):
+def measure(tiny_generator, tmp_path, monkeypatch):
     """Measure a smile of strength -2 on two faces."""
     direction = Direction.of("smile", torch.ones(32), tiny_generator.identity, quality={"attribute": "smile"})
     save_direction(tmp_path / "smile.safetensors", direction)
     specs = parse_edits([f"{tmp_path / 'smile.safetensors'}=-2"])
+    monkeypatch.setattr(measures, "check_scorers", lambda: None)
     loaded = load_measures(["mse"], list(specs), tiny_generator, torch.device("cpu"))
     latent = tiny_generator.w_avg.repeat(2, tiny_generator.num_ws, 1)
     with torch.no_grad():
@@ -50,15 +51,42 @@ def test_without_metrics_only_the_consistency_of_edits_is_measured(tiny_generato
     assert {key.partition(" ")[0].partition("#")[0] for key in keys} == {"lec-avg", "lec-min", "lec-max"}
 
 
-def test_without_scorers_the_other_figures_stand(measure, monkeypatch):
-    def fail(*_):
+def test_without_scorers_the_other_figures_stand_and_the_reason_is_told(tiny_generator, tmp_path, monkeypatch):
+    def fail():
         raise ScorerError("not installed")
 
-    monkeypatch.setattr(measures, "measure_effect", fail)
-    figures, notes = measure()
-    assert figures["mse"] == 0
-    assert figures["leak-smile"] != figures["leak-smile"], "NaN"
-    assert "leak into others than smile [SD] by" in notes[0]
+    monkeypatch.setattr(measures, "check_scorers", fail)
+    loaded = load_measures(["mse"], smile(tiny_generator, tmp_path, "=1"), tiny_generator, torch.device("cpu"))
+    assert [reason for key, reason in loaded.unavailable.items() if key.startswith("smile moved [SD] by")] == [
+        "not installed"
+    ]
+    assert {description.key.partition("-")[0] for description in loaded.descriptions} == {"mse", "lec"}
+
+
+def smile(generator, folder, *strengths, vector=None):
+    """Write a direction, and ask for it in these strengths."""
+    file = folder / "smile.safetensors"
+    vector = torch.ones(32) if vector is None else vector
+    save_direction(file, Direction.of("smile", vector, generator.identity, quality={"attribute": "smile"}))
+    return list(parse_edits([f"{file}{strength}" for strength in strengths]))
+
+
+def test_an_edit_that_is_named_twice_is_measured_once(tiny_generator, tmp_path):
+    loaded = load_measures([], smile(tiny_generator, tmp_path, "=3", "=+3"), tiny_generator, torch.device("cpu"))
+    assert len(loaded.descriptions) == 3
+
+
+def test_an_edit_whose_file_changes_is_another_edit(tiny_generator, tmp_path):
+    def loaded(vector):
+        asked = smile(tiny_generator, tmp_path, "=3", vector=vector)
+        return load_measures([], asked, tiny_generator, torch.device("cpu"))
+
+    ramp = torch.linspace(0, 1, 32)
+    once, again, other = loaded(torch.ones(32)), loaded(torch.ones(32)), loaded(ramp)
+    assert once.keys() == again.keys()
+    assert once.strip[0].label == again.strip[0].label
+    assert not once.keys() & other.keys()
+    assert once.strip[0].label != other.strip[0].label
 
 
 def test_a_face_network_of_ones_own_is_known_by_its_file():
