@@ -55,13 +55,14 @@ def read_rows(run: Run, manifest: Path) -> list[Row]:
         metric, _, edit = description.key.partition(" ")
         if metric.removeprefix("lec-") in forms:
             keys.setdefault(edit, {})[metric.removeprefix("lec-")] = figure_key(description)
-    rows = []
+    rows, wanted = [], run.measures.keys()
     with Manifest(manifest) as book:
         for column in run.columns:
             results = {result.content: result for result in book.results(column.method.key)}
             for content, face in run.faces.files.items():
                 result = results.get(content)
-                reason = column.unavailable or (result.reason or result.note if result is not None else "not measured yet")
+                why = "not measured yet" if result is None else result.note if result.has(wanted) else result.reason
+                reason = column.unavailable or why
                 for edit, of in keys.items():
                     values = {form: math.nan if result is None else result.figures.get(of[form], math.nan) for form in forms}
                     rows.append(Row(face.name, content, column.method.spec, edit, **values, reason=reason))

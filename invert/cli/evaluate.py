@@ -201,6 +201,12 @@ def remarks(summary: Summary) -> list[str]:
                 f"{method.label}: {len(method.failures)} of {len(summary.names)} faces failed, the first:"
                 f" {summary.names[place]}: {reason} (--retry-failed tries them again)"
             )
+        if method.notes:
+            place, note = next(iter(method.notes.items()))
+            lines.append(
+                f"{method.label}: {len(method.notes)} of {len(summary.names)} faces lack a figure, the first:"
+                f" {summary.names[place]}: {note} (--retry-failed tries them again)"
+            )
     lines += [f"{label}: {count} faces are left; the same command goes on" for label, count in summary.missing.items()]
     return [*lines, *([summary.run.lost] if summary.run.lost else [])]
 

@@ -238,9 +238,11 @@ def _pending(run: Run, method: Method, book: Manifest) -> list[list[str]]:
     """Return the batches in which something is left to do, always made up alike."""
     book.add_method(method.key, json.dumps(method.own_settings, sort_keys=True))
     finished = set()
-    wanted, labels = run.measures.keys(), {str(spec) for spec, _ in run.measures.strip}
+    wanted, labels = run.measures.keys(), {edit.label for edit in run.measures.strip}
     for result in book.results(method.key):
-        if (result.reason and not run.plan.retry_failed) or (not result.reason and wanted <= result.figures.keys()):
+        # What has all its figures is finished, whatever failed when others were asked for.
+        again = bool(result.note if result.has(wanted) else result.reason) and run.plan.retry_failed
+        if (result.has(wanted) or result.reason) and not again:
             finished.add(result.content)
     for content in finished & set(run.strip_faces):
         if book.labels(content, method.key) and not labels <= book.labels(content, method.key):
@@ -320,9 +322,9 @@ class _Worker:
         for number, content in enumerate(contents):
             if content in self.run.strip_faces:
                 code = select(inversion.latent, number)
-                for spec, edit in self.run.measures.strip:
-                    image = (inversion.generator or self.run.generator).synthesis(edit(code, spec.strength))
-                    pictures[number][str(spec)] = _jpegs(image)[0]
+                for edit in self.run.measures.strip:
+                    image = (inversion.generator or self.run.generator).synthesis(edit(code))
+                    pictures[number][edit.label] = _jpegs(image)[0]
         return pictures
 
 

@@ -74,7 +74,7 @@ def as_csv(summary: Summary) -> str:
                 continue
             values = ["" if math.isnan(value) else repr(float(value)) for value in method.values[:, place]]
             status = "measured" if any(values) else "missing"
-            writer.writerow([name, content, method.label, status, "", *values])
+            writer.writerow([name, content, method.label, status, method.notes.get(place, ""), *values])
     for face, first in summary.run.faces.duplicates:
         writer.writerow([shown(face.name), "", "", "duplicate", f"same content as {shown(first.name)}", *blank])
     for face, reason in summary.run.faces.unreadable:

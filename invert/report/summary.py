@@ -134,7 +134,7 @@ def _collect(
         place = positions.get(result.content)
         if place is None:
             continue
-        if result.reason:
+        if not result.has(rows.keys()) and result.reason:
             failures[place] = result.reason
             continue
         for key, row in rows.items():

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from generators.errors import UnknownName
+from invert.cli.evaluate import remarks
 from invert.errors import MetricUnavailable, PhotoError
 from invert.evaluation.manifest import Manifest
 from invert.evaluation.methods import Method
@@ -218,6 +219,41 @@ def test_a_metric_that_is_added_later_joins_the_others(run):
     assert run()[1] == 0
 
 
+def test_figures_stay_when_a_later_metric_fails(run):
+    exact, _ = run()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Method, "load", lambda *_: fail)
+        assert len(run(metrics=("mse", "ssim", "psnr"))[0].methods[0].failures) == 6
+    again, inverted = run()
+    assert inverted == 0
+    assert not again.methods[0].failures
+    np.testing.assert_array_equal(exact.methods[0].values, again.methods[0].values)
+    assert run(metrics=("mse", "ssim", "psnr"), retry_failed=True)[0].is_complete
+
+
+def fail(image):
+    raise RuntimeError("out of memory")
+
+
+def test_a_face_without_a_figure_is_told_and_tried_again_on_request(run, monkeypatch):
+    from invert.metrics.pixels import SSIM
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(SSIM), "per_image", lambda self, image, target: fail(image))
+        summary, _ = run(metrics=("ssim",))
+    assert set(summary.methods[0].notes.values()) == {"SSIM: out of memory"}
+    assert as_csv(summary).count(",SSIM: out of memory,") == 6
+    assert remarks(summary) == [
+        f"{summary.methods[0].label}: 6 of 6 faces lack a figure, the first: {summary.names[0]}: SSIM: out of memory"
+        " (--retry-failed tries them again)"
+    ]
+    assert run(metrics=("ssim",))[1] == 0
+    summary, inverted = run(metrics=("ssim",), retry_failed=True)
+    assert inverted == 6
+    assert not summary.methods[0].notes
+    assert np.isfinite(summary.methods[0].values).all()
+
+
 def test_a_metric_that_cannot_be_had_leaves_the_others(run, monkeypatch):
     from invert.evaluation import measures
 
@@ -290,7 +326,7 @@ def test_edits_are_measured_and_drawn(run, tiny_generator, tmp_path, encoder_fil
     assert not projector.notes
     with Manifest(tmp_path / "manifest.sqlite") as book:
         labels = [book.labels(content, encoder.method.key) for content in summary.contents]
-    assert sum(labels == {DRAWN, str(edits[0])} for labels in labels) == 4
+    assert sum(labels == {DRAWN, summary.run.measures.strip[0].label} for labels in labels) == 4
 
 
 def test_batches_keep_their_make_up_and_measure_the_same_faces(run):
