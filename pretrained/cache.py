@@ -8,8 +8,12 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
+
+if TYPE_CHECKING:
+    from torch import nn  # Commands that only look for files start without PyTorch.
 
 
 def cache_folder() -> Path:
@@ -22,6 +26,14 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Return the SHA-256 of a network's weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for weights in network.state_dict().values():
+        digest.update(weights.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -178,7 +178,7 @@ def _edited(edit: MeasuredEdit, generator: Generator, identities: Sequence[PairM
     forms = LatentDistance._fields
     descriptions = [Description(f"lec-{form} {spec}", f"LEC {spec}, {form}", False, 0.0, math.inf, unit) for form in forms]
     for metric in identities:
-        named = replace(metric.description, key=f"{metric.key} {spec}", name=f"{metric.name} kept by {spec}")
+        named = replace(metric.description, key=f"{metric.key} {spec}", name=f"{metric.name} kept by {spec}", weights="")
         descriptions.append(named)
     if attribute in SPREADS:
         for described in (describe_moved(attribute), describe_leak(attribute)):

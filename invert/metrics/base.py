@@ -38,6 +38,8 @@ class Description:
     """Largest possible value; may be infinite."""
     backbone: str = "none"
     """Network whose features are compared, with the data that it was trained on."""
+    weights: str = ""
+    """SHA-256 of that network's weights."""
 
     @property
     def arrow(self) -> str:

@@ -13,6 +13,7 @@ from invert.metrics.base import Description, PairMetric, SetMetric
 from invert.metrics.distributions import FID, KID, PrecisionRecall
 from invert.metrics.features import FeatureNetwork
 from invert.metrics.pixels import MS_SSIM, MSE, PSNR, SSIM
+from pretrained.cache import fingerprint
 from pretrained.errors import BrokenFile, DownloadFailed
 from pretrained.lpips import load_lpips
 
@@ -72,7 +73,7 @@ def lpips_metric(net: str, device: str | torch.device = "cpu") -> PairMetric:
         raise MetricUnavailable(f"{_LPIPS_NAMES[net]}: {error}") from error
     name = _LPIPS_NAMES[net]
     backbone = f"{name.removeprefix('LPIPS-')} (ImageNet), heads of lpips 0.1"
-    description = Description(f"lpips-{net}", name, higher_is_better=False, low=0.0, high=float("inf"), backbone=backbone)
+    description = Description(f"lpips-{net}", name, False, 0.0, float("inf"), backbone, fingerprint(network))
     return PairMetric(description, lambda image, target: network(image, target).flatten())
 
 
@@ -85,9 +86,7 @@ def identity_metric(key: str, device: str | torch.device = "cpu") -> PairMetric:
     """
     descriptor = load_descriptor(key, device)
     name = f"identity ({descriptor.key}, cosine)"
-    description = Description(
-        f"id-{descriptor.key}", name, higher_is_better=True, low=-1.0, high=1.0, backbone=descriptor.backbone
-    )
+    description = Description(f"id-{descriptor.key}", name, True, -1.0, 1.0, descriptor.backbone, descriptor.weights)
     return PairMetric(description, descriptor.similarity)
 
 
@@ -101,7 +100,7 @@ def same_person_metric(device: str | torch.device = "cpu") -> PairMetric:
     """
     descriptor = load_descriptor("dlib", device)
     name = f"same person (dlib, distance up to {descriptor.same_within:g})"
-    description = Description(_SAME, name, higher_is_better=True, low=0.0, high=1.0, backbone=descriptor.backbone)
+    description = Description(_SAME, name, True, 0.0, 1.0, descriptor.backbone, descriptor.weights)
     return PairMetric(description, lambda image, target: descriptor.is_same(image, target).float())
 
 

@@ -194,7 +194,8 @@ def _provenance(run: Run) -> dict[str, dict[str, str]]:
             "SHA-256 of the list of contents": hashlib.sha256("\n".join(run.faces.files).encode()).hexdigest(),
         },
         "Networks": {f"generator {run.generator.identity.name}": run.generator.identity.sha256 or "unknown"}
-        | {shown(c.method.spec): c.method.weights_sha256 or "no weights of its own" for c in run.columns},
+        | {shown(c.method.spec): c.method.weights_sha256 or "no weights of its own" for c in run.columns}
+        | weights_of(run.measures.descriptions),
         "Settings": {
             "seed": str(plan.seed),
             "steps of the projector": f"{plan.steps} in {plan.space}",
@@ -207,6 +208,11 @@ def _provenance(run: Run) -> dict[str, dict[str, str]]:
         "Hardware": _hardware(run.device),
         "When": {"written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
     }
+
+
+def weights_of(metrics: Sequence[Description]) -> dict[str, str]:
+    """Return the SHA-256 of each metric's network."""
+    return {metric.name: metric.weights for metric in metrics if metric.weights}
 
 
 def _version(package: str) -> str:

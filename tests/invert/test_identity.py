@@ -95,6 +95,19 @@ def test_arcface_is_read_from_the_cache_or_a_file_that_is_named(face_file, tmp_p
     assert load_pair_metric(f"id-arcface:{file}").description.key == "id-arcface"
 
 
+def test_figures_of_a_face_network_are_known_by_its_weights(face_file):
+    from invert.evaluation.measures import figure_key
+
+    file, network = face_file
+    first = load_pair_metric(f"id-arcface:{file}").description
+    changed = {name: value * 1.01 if value.is_floating_point() else value for name, value in network.state_dict().items()}
+    torch.save(changed, file)
+    other = load_pair_metric(f"id-arcface:{file}").description
+    assert figure_key(first) != figure_key(other)
+    assert first.weights[:12] in first.backbone
+    assert first.weights != other.weights
+
+
 def test_a_face_network_under_another_name_is_refused(face_file):
     with pytest.raises(MetricUnavailable, match="holds another network, of 24 residual units"):
         load_descriptor(f"curricularface:{face_file[0]}")

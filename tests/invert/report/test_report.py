@@ -94,6 +94,14 @@ def test_a_report_holds_everything_and_asks_nobody(evaluated):
     assert "projector" in page.text
 
 
+def test_a_report_names_the_weights_that_judged():
+    from invert.metrics.base import Description
+    from invert.report.summary import weights_of
+
+    metrics = [Description("mse", "MSE", False, 0.0, 4.0), Description("id-a", "identity (a)", True, -1.0, 1.0, "A", "ab12")]
+    assert weights_of(metrics) == {"identity (a)": "ab12"}
+
+
 def test_hostile_names_stay_text(evaluated):
     _, report = evaluated()
     page = Page(report.read_text(encoding="utf-8"))
