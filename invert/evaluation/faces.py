@@ -106,14 +106,22 @@ def _hash(faces: Sequence[FaceFile]) -> list[tuple[str, str]]:
     return hashes
 
 
-def read_face(reader: Reader, face: FaceFile, kind: Kind) -> UInt8[np.ndarray, "3 256 256"]:
+def read_face(reader: Reader, face: FaceFile, kind: Kind, content: str | None = None) -> UInt8[np.ndarray, "3 256 256"]:
     """Read one aligned face, or cut the largest one out of a photo.
 
+    Args:
+        reader: reads its file.
+        face: where it lies.
+        kind: what its picture is.
+        content: SHA-256 that its file had when it was listed; None takes whatever is there now.
+
     Raises:
-        PhotoError: it cannot be read, or is not aligned.
+        PhotoError: it cannot be read, is not aligned, or its file is another than was listed.
         NoFaceFound: a photo without a face.
     """
     data = reader.read(face)
+    if content is not None and hashlib.sha256(data).hexdigest() != content:
+        raise PhotoError(f"{face.name}: changed since it was listed; the same command measures what is there now")
     if kind == "aligned":
         return decode_face(data, face.name, RESOLUTION)
     photo = decode_photo(data, face.name)

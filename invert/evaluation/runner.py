@@ -279,7 +279,7 @@ class _Worker:
 
     def _read(self, reader: Reader, content: str) -> UInt8[np.ndarray, "3 256 256"] | ToolkitError:
         try:
-            return read_face(reader, self.run.faces.files[content], self.run.kind)
+            return read_face(reader, self.run.faces.files[content], self.run.kind, content)
         except (PhotoError, NoFaceFound) as error:
             return error
 

@@ -188,9 +188,9 @@ class _Pictures:
 
     def _read(self, place: int) -> str:
         name = self._summary.names[place]
-        face = self._summary.run.faces.files[self._summary.contents[place]]
+        content = self._summary.contents[place]
         try:
-            pixels = read_face(self._reader, face, self._summary.run.kind)
+            pixels = read_face(self._reader, self._summary.run.faces.files[content], self._summary.run.kind, content)
         except (PhotoError, NoFaceFound):
             return _picture(None, name, _stem(name))
         file = io.BytesIO()

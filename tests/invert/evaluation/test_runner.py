@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import invert.evaluation.runner
 from generators.errors import UnknownName
 from invert.cli.evaluate import remarks
 from invert.errors import MetricUnavailable, PhotoError
@@ -167,6 +168,24 @@ def test_a_changed_file_is_measured_again(run, faces_folder):
     shutil.copy(faces_folder / "1.png", faces_folder / "spare.png")
     (faces_folder / "0.png").write_bytes((faces_folder / "0.png").read_bytes() + b"\0")
     assert run()[1] == 1
+
+
+def test_a_file_that_changes_while_a_run_is_on_does_not_pass_for_what_it_was(run, faces_folder, monkeypatch):
+    listed = invert.evaluation.runner.hash_faces
+
+    def then_changed(*given):
+        faces = listed(*given)
+        (faces_folder / "0.png").write_bytes((faces_folder / "1.png").read_bytes() + b"\0")
+        return faces
+
+    with monkeypatch.context() as patch:
+        patch.setattr(invert.evaluation.runner, "hash_faces", then_changed)
+        summary, _ = run()
+    (reason,) = summary.methods[0].failures.values()
+    assert reason.startswith("changed since it was listed")
+    again, inverted = run()
+    assert inverted == 1
+    assert again.is_complete
 
 
 def test_broken_files_are_rows_with_a_reason(run, faces_folder):
