@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import stat
+import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -81,7 +81,7 @@ class Reader:
                 self._archives[face.path] = zipfile.ZipFile(face.path)
             with self._archives[face.path].open(face.member) as member:
                 data = member.read(MAX_MEMBER_BYTES + 1)
-        except (OSError, KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except Exception as error:  # Damaged members raise whatever their packing's library does: LZMAError, struct.error...
             raise PhotoError(f"{face.name}: cannot be read out of {face.path.name}: {error}") from error
         if len(data) > MAX_MEMBER_BYTES:
             raise PhotoError(f"{face.name}: unpacks to more than {MAX_MEMBER_BYTES // 2**20} MB")
@@ -212,7 +212,7 @@ def _members(archive: Path) -> Iterator[FaceFile]:
     try:
         with zipfile.ZipFile(archive) as opened:
             infos = sorted(opened.infolist(), key=lambda info: info.filename)
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
         raise PhotoError(f"{archive}: expected a folder or a zip file of images ({error})") from error
     when = _face(archive, "").signature
     for info in infos:

@@ -149,6 +149,23 @@ def test_an_oblong_picture_is_no_aligned_face(tmp_path):
         read_faces(tmp_path)
 
 
+@pytest.mark.parametrize("packing", ["ZIP_STORED", "ZIP_DEFLATED", "ZIP_BZIP2", "ZIP_LZMA"])
+def test_a_damaged_member_of_a_zip_leaves_the_others(tmp_path, packing):
+    file = tmp_path / "faces.zip"
+    with zipfile.ZipFile(file, "w", getattr(zipfile, packing)) as archive:
+        for name in "ab":
+            archive.writestr(f"{name}.png", jpeg(1))
+        start = archive.getinfo("a.png").header_offset + len("a.png") + 30
+    data = bytearray(file.read_bytes())
+    data[start + 9 : start + 60] = b"\xff" * 51
+    file.write_bytes(data)
+    damaged, whole = find_faces([file])
+    with Reader() as reader:
+        with pytest.raises(PhotoError, match=r"a\.png: cannot be read out of faces\.zip: "):
+            reader.read(damaged)
+        assert reader.read(whole) == jpeg(1)
+
+
 def test_a_mac_zips_hidden_twins_are_no_images(tmp_path):
     with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
         archive.writestr("a.png", jpeg(1))
