@@ -209,6 +209,9 @@ def _face(path: Path, name: str) -> FaceFile:
 
 
 def _members(archive: Path) -> Iterator[FaceFile]:
+    if not archive.is_file():  # A device or a pipe of that name would be read without end.
+        what = "neither a file nor a folder" if archive.exists() else "no such file"
+        raise PhotoError(f"{archive}: {what}; expected a folder or a zip file of images")
     try:
         with zipfile.ZipFile(archive) as opened:
             infos = sorted(opened.infolist(), key=lambda info: info.filename)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,6 +142,17 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     face = find_faces([tmp_path])[1]
     with Reader() as reader, pytest.raises(PhotoError, match="not a file"):
         reader.read(face)
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_not_read(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "faces.txt")
+    for source in (tmp_path / "faces.txt", Path("/dev/zero")):
+        with pytest.raises(PhotoError, match="neither a file nor a folder; expected a folder or a zip file"):
+            find_faces([source])
+    with pytest.raises(PhotoError, match=r"faces\.zip: no such file; expected a folder or a zip file"):
+        find_faces([tmp_path / "faces.zip"])
 
 
 def test_an_oblong_picture_is_no_aligned_face(tmp_path):
