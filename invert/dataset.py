@@ -229,10 +229,11 @@ def _from_list(file: Path) -> list[FaceFile]:
         lines = os.fsdecode(read_bytes(file)).splitlines()
     except PhotoError as error:
         raise PhotoError(f"{error}; expected one image a line") from error
-    names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    names = [line.strip() for line in lines if line.strip()]
     if any("\0" in name for name in names):
         raise PhotoError(f"{file}: not a text file; expected one image a line")
-    return [_face(file.parent / name, name) for name in names]
+    # A picture may be called #1.jpg.
+    return [_face(file.parent / name, name) for name in names if name[0] != "#" or (file.parent / name).is_file()]
 
 
 def _membership(root: Path, source: Path, split: str) -> Callable[[str], bool]:

@@ -120,6 +120,12 @@ def test_a_list_names_images_beside_itself_and_keeps_what_is_missing(folder):
         reader.read(faces[1])
 
 
+def test_a_picture_whose_name_begins_like_a_comment_is_taken(folder):
+    (folder / "#1.png").write_bytes(jpeg(1))
+    (folder / "faces.txt").write_text("# 2.png\n#1.png\na.png\n")
+    assert [face.name for face in find_faces([folder / "faces.txt"])] == ["#1.png", "a.png"]
+
+
 def test_several_sources_follow_each_other_under_their_own_names(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     (other / "a.png").write_bytes(jpeg(1))
