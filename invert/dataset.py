@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import os
 import stat
@@ -226,7 +227,7 @@ def _members(archive: Path) -> Iterator[FaceFile]:
 
 def _from_list(file: Path) -> list[FaceFile]:
     try:
-        lines = os.fsdecode(read_bytes(file)).splitlines()
+        lines = os.fsdecode(read_bytes(file).removeprefix(codecs.BOM_UTF8)).splitlines()
     except PhotoError as error:
         raise PhotoError(f"{error}; expected one image a line") from error
     names = [line.strip() for line in lines if line.strip()]
@@ -253,7 +254,7 @@ def _membership(root: Path, source: Path, split: str) -> Callable[[str], bool]:
 
 
 def _names_of_split(table: Path, split: str) -> set[str]:
-    with table.open(newline="", encoding="utf-8", errors="replace") as file:
+    with table.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         rows = [(row.get("image_id") or "", row.get("split") or "") for row in csv.DictReader(file)]
     names = {name for name, its_split in rows if its_split == split}
     if not names:

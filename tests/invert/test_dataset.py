@@ -126,6 +126,14 @@ def test_a_picture_whose_name_begins_like_a_comment_is_taken(folder):
     assert [face.name for face in find_faces([folder / "faces.txt"])] == ["#1.png", "a.png"]
 
 
+def test_lists_and_tables_may_begin_with_a_byte_order_mark(folder):
+    (folder / "faces.txt").write_text("c.png\na.png\n", encoding="utf-8-sig")
+    assert [face.name for face in find_faces([folder / "faces.txt"])] == ["c.png", "a.png"]
+    table = (folder / "attributes.csv").read_text()
+    (folder / "attributes.csv").write_text(table, encoding="utf-8-sig")
+    assert [face.name for face in find_faces([folder], "val")] == ["b.png"]
+
+
 def test_several_sources_follow_each_other_under_their_own_names(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     (other / "a.png").write_bytes(jpeg(1))
