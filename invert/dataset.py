@@ -141,16 +141,21 @@ def read_faces(
     return torch.from_numpy(np.stack(images)), [face.stem for face in faces]
 
 
-def decode_face(data: bytes, name: str, resolution: int) -> UInt8[np.ndarray, "3 resolution resolution"]:
+def decode_face(data: bytes, name: str, resolution: int, min_px: int = 1) -> UInt8[np.ndarray, "3 resolution resolution"]:
     """Decode an aligned face and resize it (Lanczos).
 
     Raises:
-        PhotoError: not a readable image, or not a square.
+        PhotoError: not a readable image, not a square, or one of fewer than ``min_px`` pixels a side.
     """
     photo = decode_photo(data, name)
     height, width = photo.shape[:2]
     if abs(height - width) > 1:
         raise PhotoError(f"{name}: {width} x {height} px is no aligned face, which is a square")
+    if min(height, width) < min_px:
+        raise PhotoError(
+            f"{name}: {width} x {height} px are too few for a face, at least {min_px} px a side are needed;"
+            " use a larger version of the picture"
+        )
     if (width, height) != (resolution, resolution):
         photo = np.asarray(Image.fromarray(photo).resize((resolution, resolution), Image.Resampling.LANCZOS))
     return np.ascontiguousarray(photo.transpose(2, 0, 1))

@@ -16,7 +16,7 @@ from invert.dataset import FaceFile, Reader, decode_face
 from invert.errors import NoFaceFound, PhotoError
 from invert.evaluation.manifest import Manifest
 from invert.evaluation.team import Team
-from invert.faces import align, detect
+from invert.faces import MIN_FACE_PX, align, detect
 from invert.photo import decode_photo, to_uint8
 
 RESOLUTION = 256
@@ -116,14 +116,14 @@ def read_face(reader: Reader, face: FaceFile, kind: Kind, content: str | None = 
         content: SHA-256 that its file had when it was listed; None takes whatever is there now.
 
     Raises:
-        PhotoError: it cannot be read, is not aligned, or its file is another than was listed.
+        PhotoError: it cannot be read, is not aligned or too small, or its file is another than was listed.
         NoFaceFound: a photo without a face.
     """
     data = reader.read(face)
     if content is not None and hashlib.sha256(data).hexdigest() != content:
         raise PhotoError(f"{face.name}: changed since it was listed; the same command measures what is there now")
     if kind == "aligned":
-        return decode_face(data, face.name, RESOLUTION)
+        return decode_face(data, face.name, RESOLUTION, MIN_FACE_PX)
     photo = decode_photo(data, face.name)
     image = align(photo, detect(photo)[0], RESOLUTION).image
     return np.ascontiguousarray(to_uint8(image).transpose(2, 0, 1))

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from invert.dataset import Reader, find_faces
+from invert.errors import PhotoError
 from invert.evaluation.faces import hash_faces, kind_of, prefetch, read_face
 from invert.evaluation.manifest import Manifest
 from invert.evaluation.team import Team
@@ -48,6 +49,17 @@ def test_photos_are_told_from_aligned_faces(tmp_path):
     with Reader() as reader:
         cut = read_face(reader, find_faces([tmp_path / "photo"])[0], "photos")
     assert np.abs(cut.transpose(1, 2, 0).astype(int) - aligned).mean() < 1
+
+
+def test_a_picture_too_small_for_a_face_is_refused(tmp_path):
+    for side in (1, 39, 40):
+        Image.new("RGB", (side, side)).save(tmp_path / f"{side:02}.png")
+    *small, large = find_faces([tmp_path])
+    with Reader() as reader:
+        for face, side in zip(small, (1, 39), strict=True):
+            with pytest.raises(PhotoError, match=f"{side} x {side} px are too few for a face, at least 40 px"):
+                read_face(reader, face, "aligned")
+        assert read_face(reader, large, "aligned").shape == (3, 256, 256)
 
 
 def test_items_are_fetched_ahead_and_in_order():
