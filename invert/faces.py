@@ -61,6 +61,7 @@ def detect(
     *,
     predictor: Path | str | None = None,
     min_face_px: int = MIN_FACE_PX,
+    advice: str = "use --no-align if the photo is an aligned face already",
 ) -> list[Face]:
     """Find the faces to work on, the largest first.
 
@@ -70,6 +71,7 @@ def detect(
         predictor: dlib's 68-point model. Without it, the one of an installed ``face_recognition_models`` is used, else the
             crops follow from five landmarks, which comes within a few percent.
         min_face_px: smallest face, from forehead to chin in photo pixels, that is accepted.
+        advice: what else may help if there is no face; empty if nothing does.
 
     Raises:
         NoFaceFound: there is none, fewer than ``which`` asks for, or it is too small.
@@ -80,15 +82,14 @@ def detect(
             raise UnknownName("face", which, ["largest", "all", "0", "1", "2"])
         which = int(which)
     model = find_predictor(predictor)
-    chosen = _choose(find_faces(photo), which, min_face_px)
+    chosen = _choose(find_faces(photo), which, min_face_px, advice)
     return [with_68_landmarks(photo, face, model) for face in chosen] if model else chosen
 
 
-def _choose(found: list[Face], which: str | int, min_face_px: int) -> list[Face]:
+def _choose(found: list[Face], which: str | int, min_face_px: int, advice: str) -> list[Face]:
     if not found:
         raise NoFaceFound(
-            "no face found; it should be upright, lit and at least "
-            f"{min_face_px} px high; use --no-align if the photo is an aligned face already"
+            f"no face found; it should be upright, lit and at least {min_face_px} px high{f'; {advice}' if advice else ''}"
         )
     if isinstance(which, int) and not 0 <= which < len(found):
         known = "only face 0" if len(found) == 1 else f"faces 0 (the largest) to {len(found) - 1}"

@@ -125,7 +125,10 @@ def read_face(reader: Reader, face: FaceFile, kind: Kind, content: str | None = 
     if kind == "aligned":
         return decode_face(data, face.name, RESOLUTION, MIN_FACE_PX)
     photo = decode_photo(data, face.name)
-    image = align(photo, detect(photo)[0], RESOLUTION).image
+    try:
+        image = align(photo, detect(photo, advice="")[0], RESOLUTION).image
+    except NoFaceFound as error:
+        raise NoFaceFound(f"{face.name}: {error}") from error
     return np.ascontiguousarray(to_uint8(image).transpose(2, 0, 1))
 
 

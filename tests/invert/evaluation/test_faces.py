@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from invert.dataset import Reader, find_faces
-from invert.errors import PhotoError
+from invert.errors import NoFaceFound, PhotoError
 from invert.evaluation.faces import hash_faces, kind_of, prefetch, read_face
 from invert.evaluation.manifest import Manifest
 from invert.evaluation.team import Team
@@ -60,6 +60,12 @@ def test_a_picture_too_small_for_a_face_is_refused(tmp_path):
             with pytest.raises(PhotoError, match=f"{side} x {side} px are too few for a face, at least 40 px"):
                 read_face(reader, face, "aligned")
         assert read_face(reader, large, "aligned").shape == (3, 256, 256)
+
+
+def test_a_photo_without_a_face_is_named_without_options_of_other_commands(tmp_path):
+    Image.new("RGB", (60, 80)).save(tmp_path / "wall.png")
+    with Reader() as reader, pytest.raises(NoFaceFound, match=r"^wall\.png: no face found; .* at least 40 px high$"):
+        read_face(reader, find_faces([tmp_path])[0], "photos")
 
 
 def test_items_are_fetched_ahead_and_in_order():
