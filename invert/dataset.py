@@ -94,7 +94,7 @@ def find_faces(sources: Sequence[Path], split: str | None = None, limit: int | N
 
     Args:
         sources: folders (of images, of one zip file, in CelebA-HQ's layout, or of such subfolders), zip files, images, and
-            text files that name one image a line.
+            text files that name one image a line; each counts once.
         split: keep the faces of this split, as told by the table ``attributes.csv`` beside them (columns ``image_id`` and
             ``split``), by CelebA-HQ's mapping, or by the subfolder of this name.
         limit: keep only this many.
@@ -104,10 +104,11 @@ def find_faces(sources: Sequence[Path], split: str | None = None, limit: int | N
         ToolkitError: a split was asked for and nothing tells it, or it is empty.
     """
     found: list[FaceFile] = []
-    for source in sources:
+    labels = _labels(sources)
+    for source, label in labels.items():
         faces = _faces_of(source, split)
-        if len(sources) > 1 and source.suffix.lower() not in PHOTO_SUFFIXES:
-            faces = [replace(face, name=f"{source.name or source}/{face.name}") for face in faces]
+        if len(labels) > 1 and source.suffix.lower() not in PHOTO_SUFFIXES:
+            faces = [replace(face, name=f"{label}/{face.name}") for face in faces]
         found += faces
     return found[:limit]
 
@@ -159,6 +160,16 @@ def decode_face(data: bytes, name: str, resolution: int, min_px: int = 1) -> UIn
     if (width, height) != (resolution, resolution):
         photo = np.asarray(Image.fromarray(photo).resize((resolution, resolution), Image.Resampling.LANCZOS))
     return np.ascontiguousarray(photo.transpose(2, 0, 1))
+
+
+def _labels(sources: Sequence[Path]) -> dict[Path, str]:
+    """Call each source, once, by its own name, and by as many of its parents' as it takes to tell them all apart."""
+    once = {source.resolve(): source for source in reversed(sources)}
+    parts = {source: source.absolute().parts for source in sources if once[source.resolve()] == source}
+    count = 1
+    while len({part[-count:] for part in parts.values()}) < len(parts):
+        count += 1
+    return {source: "/".join(part[-count:]) for source, part in parts.items()}
 
 
 def _faces_of(source: Path, split: str | None) -> list[FaceFile]:

@@ -141,6 +141,21 @@ def test_several_sources_follow_each_other_under_their_own_names(folder, tmp_pat
     assert names == [*(f"{folder.name}/{stem}.png" for stem in "abc"), f"{other.name}/a.png", str(other / "a.png")]
 
 
+def test_sources_of_one_name_are_told_apart_by_their_parents(tmp_path):
+    for parent in "ab":
+        (tmp_path / parent / "faces").mkdir(parents=True)
+        (tmp_path / parent / "faces" / "1.png").write_bytes(jpeg(1))
+    names = [face.name for face in find_faces([tmp_path / "a" / "faces", tmp_path / "b" / "faces"])]
+    assert names == ["a/faces/1.png", "b/faces/1.png"]
+
+
+def test_a_source_given_twice_is_read_once(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "link").symlink_to(folder)
+    names = [face.name for face in find_faces([folder, Path(), Path("link"), Path("a.png"), Path("a.png")])]
+    assert names == [*(f"{folder.name}/{stem}.png" for stem in "abc"), "a.png"]
+
+
 def test_a_signature_changes_with_the_file(folder):
     before = find_faces([folder])
     (folder / "a.png").write_bytes(jpeg(99))
