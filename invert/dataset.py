@@ -47,6 +47,8 @@ class FaceFile:
     """Changes when the content may have: size and times, in zip files the checksum, too; empty if there is no file."""
     inode: tuple[int, int] | None = None
     """Device and number: files that share them are one file under several names."""
+    problem: str = ""
+    """Why it cannot be read, where the list tells that already."""
 
     @property
     def stem(self) -> str:
@@ -71,8 +73,10 @@ class Reader:
         """Return the file as it is.
 
         Raises:
-            PhotoError: it is missing, no file, may not be read, or is too large.
+            PhotoError: it is missing, no file, hidden by another, may not be read, or is too large.
         """
+        if face.problem:
+            raise PhotoError(f"{face.name}: {face.problem}")
         if face.member is None:
             if not face.path.is_file():  # A pipe of that name would be waited for without end.
                 raise PhotoError(f"{face.name}: {'not a file' if face.path.exists() else 'no such file'}")
@@ -235,10 +239,14 @@ def _members(archive: Path) -> Iterator[FaceFile]:
     except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
         raise PhotoError(f"{archive}: expected a folder or a zip file of images ({error})") from error
     when = _face(archive, "").signature
+    last = {info.filename: info for info in infos}
     for info in infos:
         name = PurePosixPath(info.filename)
         if name.suffix.lower() in PHOTO_SUFFIXES and not name.name.startswith(".") and not info.is_dir():
-            yield FaceFile(info.filename, archive, info.filename, f"{when}:{info.CRC:08x}:{info.file_size}")
+            # Unpacking would write it over, too.
+            problem = "" if last[info.filename] is info else f"{archive.name} holds a later file of this name; rename one"
+            signature = "" if problem else f"{when}:{info.CRC:08x}:{info.file_size}"
+            yield FaceFile(info.filename, archive, info.filename, signature, problem=problem)
 
 
 def _from_list(file: Path) -> list[FaceFile]:

@@ -207,6 +207,18 @@ def test_a_damaged_member_of_a_zip_leaves_the_others(tmp_path, packing):
         assert reader.read(whole) == jpeg(1)
 
 
+def test_of_two_members_of_one_name_the_first_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        archive.writestr("a.png", jpeg(1))
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("a.png", jpeg(2))
+    first, second = find_faces([tmp_path / "faces.zip"])
+    with Reader() as reader:
+        with pytest.raises(PhotoError, match=r"a\.png: faces\.zip holds a later file of this name; rename one"):
+            reader.read(first)
+        assert reader.read(second) == jpeg(2)
+
+
 def test_a_mac_zips_hidden_twins_are_no_images(tmp_path):
     with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
         archive.writestr("a.png", jpeg(1))
