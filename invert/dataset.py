@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import os
 import stat
 import struct
@@ -100,7 +101,7 @@ def find_faces(sources: Sequence[Path], split: str | None = None, limit: int | N
         sources: folders (of images, of one zip file, in CelebA-HQ's layout, or of such subfolders), zip files, images, and
             text files that name one image a line; each counts once.
         split: keep the faces of this split, as told by the table ``attributes.csv`` beside them (columns ``image_id`` and
-            ``split``), by CelebA-HQ's mapping, or by the subfolder of this name.
+            ``split``) or among them in their zip file, by CelebA-HQ's mapping, or by the subfolder of this name.
         limit: keep only this many.
 
     Raises:
@@ -196,7 +197,7 @@ def _listed(source: Path, split: str | None) -> tuple[list[FaceFile], Path]:
     if source.suffix.lower() in PHOTO_SUFFIXES and not source.is_dir():
         return [_face(source, str(source))], source
     if not source.is_dir():
-        return list(_members(source)), source
+        return _in_archive(source, split)
     if (source / CELEBA_HQ).is_dir():
         source = source / CELEBA_HQ
     elif split is not None and (source / split).is_dir() and not (source / TABLE).is_file():
@@ -204,7 +205,7 @@ def _listed(source: Path, split: str | None) -> tuple[list[FaceFile], Path]:
     faces = list(_images_in(source, recursive=False))
     zips = sorted(source.glob("*.zip"))
     if not faces and len(zips) == 1:
-        return list(_members(zips[0])), zips[0]
+        return _in_archive(zips[0], split)
     return faces or list(_images_in(source, recursive=True)), source
 
 
@@ -229,15 +230,18 @@ def _face(path: Path, name: str) -> FaceFile:
     return FaceFile(name, path, None, signature, (status.st_dev, status.st_ino) if status.st_ino else None)
 
 
+def _in_archive(archive: Path, split: str | None) -> tuple[list[FaceFile], Path]:
+    """List a zip file's faces as those of the folder that was packed."""
+    faces = list(_members(archive))
+    for folder in (CELEBA_HQ, split):
+        below = [face for face in faces if folder in PurePosixPath(face.name).parts[:-1]]
+        if below and folder is not None and (folder == CELEBA_HQ or _find_table((archive, archive.parent), TABLE) is None):
+            return below, archive / folder
+    return faces, archive
+
+
 def _members(archive: Path) -> Iterator[FaceFile]:
-    if not archive.is_file():  # A device or a pipe of that name would be read without end.
-        what = "neither a file nor a folder" if archive.exists() else "no such file"
-        raise PhotoError(f"{archive}: {what}; expected a folder or a zip file of images")
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            infos = sorted(opened.infolist(), key=lambda info: info.filename)
-    except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
-        raise PhotoError(f"{archive}: expected a folder or a zip file of images ({error})") from error
+    infos = _infos(archive)
     when = _face(archive, "").signature
     last = {info.filename: info for info in infos}
     for info in infos:
@@ -247,6 +251,17 @@ def _members(archive: Path) -> Iterator[FaceFile]:
             problem = "" if last[info.filename] is info else f"{archive.name} holds a later file of this name; rename one"
             signature = "" if problem else f"{when}:{info.CRC:08x}:{info.file_size}"
             yield FaceFile(info.filename, archive, info.filename, signature, problem=problem)
+
+
+def _infos(archive: Path) -> list[zipfile.ZipInfo]:
+    if not archive.is_file():  # A device or a pipe of that name would be read without end.
+        what = "neither a file nor a folder" if archive.exists() else "no such file"
+        raise PhotoError(f"{archive}: {what}; expected a folder or a zip file of images")
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            return sorted(opened.infolist(), key=lambda info: info.filename)
+    except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
+        raise PhotoError(f"{archive}: expected a folder or a zip file of images ({error})") from error
 
 
 def _from_list(file: Path) -> list[FaceFile]:
@@ -263,35 +278,56 @@ def _from_list(file: Path) -> list[FaceFile]:
 
 def _membership(root: Path, source: Path, split: str) -> Callable[[str], bool]:
     """Return what tells of a name without folder and suffix whether it is in a split."""
-    folders = [root if root.is_dir() else root.parent, source, source.parent]
-    table = next((folder / TABLE for folder in folders if (folder / TABLE).is_file()), None)
-    mapping = next((folder / CELEBA_MAPPING for folder in folders if (folder / CELEBA_MAPPING).is_file()), None)
-    if table is not None and root.name != CELEBA_HQ:
+    folder = root if root.is_dir() else root.parent
+    places = dict.fromkeys((root, folder, source, source.parent))
+    table = _find_table(places, TABLE) if root.name != CELEBA_HQ else None
+    if table is not None:
         return _names_of_split(table, split).__contains__
+    mapping = _find_table(places, CELEBA_MAPPING)
     if mapping is not None:
         numbers = _celeba_numbers(mapping, split)
         return lambda stem: stem.isdecimal() and int(stem) in numbers
-    expected = f"{folders[0] / TABLE}"
-    if is_celeba_hq(source):
+    expected = f"{folder / TABLE}"
+    if root.name == CELEBA_HQ or is_celeba_hq(source):
         expected = f"{CELEBA_MAPPING} (it comes with CelebAMask-HQ) beside {CELEBA_HQ}"
     raise ToolkitError(f"the split {split!r} was asked for, but there is no {expected}")
 
 
-def _names_of_split(table: Path, split: str) -> set[str]:
-    with table.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = [(row.get("image_id") or "", row.get("split") or "") for row in csv.DictReader(file)]
+def _find_table(places: Iterable[Path], name: str) -> FaceFile | None:
+    """Find a table in the first folder that has it, or zip file, there at whatever depth."""
+    for place in places:
+        if (place / name).is_file():
+            return FaceFile(str(place / name), place / name)
+        if place.is_file() and zipfile.is_zipfile(place):
+            members = [info.filename for info in _infos(place) if PurePosixPath(info.filename).name == name]
+            if members:
+                member = min(members, key=lambda member: member.count("/"))
+                return FaceFile(f"{place}/{member}", place, member)
+    return None
+
+
+def _text_of(table: FaceFile) -> str:
+    with Reader() as reader:
+        return reader.read(table).decode("utf-8-sig", errors="replace")
+
+
+def _names_of_split(table: FaceFile, split: str) -> set[str]:
+    lines = io.StringIO(_text_of(table), newline="")
+    rows = [(row.get("image_id") or "", row.get("split") or "") for row in csv.DictReader(lines)]
     names = {name for name, its_split in rows if its_split == split}
     if not names:
-        raise ToolkitError(f"{table} has no split {split!r}; it has {', '.join(sorted({s for _, s in rows})) or 'none'}")
+        raise ToolkitError(
+            f"{table.name} has no split {split!r}; it has {', '.join(sorted({s for _, s in rows})) or 'none'}"
+        )
     return names
 
 
-def _celeba_numbers(mapping: Path, split: str) -> set[int]:
+def _celeba_numbers(mapping: FaceFile, split: str) -> set[int]:
     """Return the numbers of CelebA-HQ's faces that come from a split of CelebA; the mapping has idx, orig_idx, file."""
     if split not in CELEBA_SPLITS:
         raise ToolkitError(f"CelebA-HQ has no split {split!r}; it has {', '.join(CELEBA_SPLITS)}")
-    rows: Iterable[list[str]] = (line.split() for line in mapping.read_text(errors="replace").splitlines())
+    rows: Iterable[list[str]] = (line.split() for line in _text_of(mapping).splitlines())
     pairs = [(int(row[0]), int(row[1])) for row in rows if len(row) >= 2 and row[0].isdecimal() and row[1].isdecimal()]
     if not pairs:
-        raise ToolkitError(f"{mapping}: expected lines of a number in CelebA-HQ and one in CelebA, found none")
+        raise ToolkitError(f"{mapping.name}: expected lines of a number in CelebA-HQ and one in CelebA, found none")
     return {number for number, original in pairs if original in CELEBA_SPLITS[split]}

@@ -97,6 +97,31 @@ def test_the_mapping_of_celeba_hq_tells_its_official_splits(tmp_path):
         find_faces([tmp_path], "dev")
 
 
+@pytest.mark.parametrize("top", ["CelebAMask-HQ/", ""])
+def test_celeba_hq_is_read_as_it_is_distributed_in_a_zip(tmp_path, top):
+    rows = "idx orig_idx orig_file\n0 0 000001.jpg\n1 182637 182638.jpg\n"
+    with zipfile.ZipFile(tmp_path / "CelebAMask-HQ.zip", "w") as archive:
+        for name in ("CelebA-HQ-img/0.jpg", "CelebA-HQ-img/1.jpg", "CelebAMask-HQ-mask-anno/0/00000_hair.png"):
+            archive.writestr(top + name, jpeg(1))
+        archive.writestr(f"{top}CelebA-HQ-to-CelebA-mapping.txt", rows)
+    for source in (tmp_path, tmp_path / "CelebAMask-HQ.zip"):
+        splits = {split: [face.stem for face in find_faces([source], split)] for split in ("train", "test", None)}
+        assert splits == {"train": ["0"], "test": ["1"], None: ["0", "1"]}
+
+
+def test_a_zip_tells_its_splits_as_the_folder_does_that_was_packed(tmp_path):
+    files = {"faces/a.png": jpeg(1), "faces/b.png": jpeg(2), "faces/attributes.csv": "image_id,split\na,train\nb,val\n"}
+    folders = {"faces/train/a.png": jpeg(1), "faces/val/female/b.png": jpeg(2)}
+    for name, members in (("table.zip", files), ("folders.zip", folders)):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for member, data in members.items():
+                archive.writestr(member, data)
+        assert [face.stem for face in find_faces([tmp_path / name], "val")] == ["b"]
+        assert [face.stem for face in find_faces([tmp_path / name])] == ["a", "b"]
+    with pytest.raises(ToolkitError, match=r"table\.zip/faces/attributes\.csv has no split 'test'; it has train, val"):
+        find_faces([tmp_path / "table.zip"], "test")
+
+
 def test_celeba_hq_without_its_mapping_says_what_is_missing(tmp_path):
     (tmp_path / "CelebA-HQ-img").mkdir()
     (tmp_path / "CelebA-HQ-img" / "0.jpg").write_bytes(jpeg(0))
