@@ -180,7 +180,9 @@ def _labels(sources: Sequence[Path]) -> dict[Path, str]:
 def _faces_of(source: Path, split: str | None) -> list[FaceFile]:
     faces, root = _listed(source, split)
     if not faces:
-        raise PhotoError(f"{source}: expected images or one zip file of images, found neither")
+        zips = [path.name for path in _zips_in(root)]
+        found = f"found several: {', '.join(zips)}; name those to read" if len(zips) > 1 else "found neither"
+        raise PhotoError(f"{source}: expected images or one zip file of images, {found}")
     if split is None or root.name == split:
         return faces
     in_split = _membership(root, source, split)
@@ -203,10 +205,14 @@ def _listed(source: Path, split: str | None) -> tuple[list[FaceFile], Path]:
     elif split is not None and (source / split).is_dir() and not (source / TABLE).is_file():
         source = source / split
     faces = list(_images_in(source, recursive=False))
-    zips = sorted(source.glob("*.zip"))
+    zips = _zips_in(source)
     if not faces and len(zips) == 1:
         return _in_archive(zips[0], split)
     return faces or list(_images_in(source, recursive=True)), source
+
+
+def _zips_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.zip") if path.is_file())
 
 
 def _images_in(folder: Path, recursive: bool) -> Iterator[FaceFile]:

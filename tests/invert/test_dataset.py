@@ -63,6 +63,13 @@ def test_an_empty_folder_is_refused(tmp_path):
         read_faces(tmp_path)
 
 
+def test_a_folder_of_several_zips_names_them(tmp_path):
+    for name in "ba":
+        zipfile.ZipFile(tmp_path / f"{name}.zip", "w").close()
+    with pytest.raises(PhotoError, match=r"one zip file of images, found several: a\.zip, b\.zip; name those to read"):
+        find_faces([tmp_path])
+
+
 def test_a_broken_image_is_named(tmp_path):
     (tmp_path / "bad.png").write_bytes(jpeg(1)[:60])
     with pytest.raises(PhotoError, match=r"bad\.png"):
