@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import logging
 import os
 import stat
 import struct
@@ -24,10 +25,14 @@ from generators.errors import ToolkitError
 from invert.errors import PhotoError
 from invert.photo import PHOTO_SUFFIXES, decode_photo, read_bytes
 
+log = logging.getLogger(__name__)
+
 TABLE = "attributes.csv"
 LISTS = frozenset({".txt", ".lst"})
 MAX_MEMBER_BYTES = 512 * 2**20
 """Largest image that is read out of a zip file: a header can promise less than it unpacks to."""
+NAMED = 3
+"""Folders and zip files that are named where some are left out."""
 CELEBA_HQ = "CelebA-HQ-img"
 CELEBA_MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 CELEBA_SPLITS = {"train": range(162770), "val": range(162770, 182637), "test": range(182637, 202599)}
@@ -98,8 +103,8 @@ def find_faces(sources: Sequence[Path], split: str | None = None, limit: int | N
     """List pictures without reading them, source by source in the order of their names.
 
     Args:
-        sources: folders (of images, of one zip file, in CelebA-HQ's layout, or of such subfolders), zip files, images, and
-            text files that name one image a line; each counts once.
+        sources: folders (in CelebA-HQ's layout, or of images, else of one zip file, else of subfolders of images), zip
+            files, images, and text files that name one image a line; each counts once. What a folder holds besides is told.
         split: keep the faces of this split, as told by the table ``attributes.csv`` beside them (columns ``image_id`` and
             ``split``) or among them in their zip file, by CelebA-HQ's mapping, or by the subfolder of this name.
         limit: keep only this many.
@@ -204,15 +209,34 @@ def _listed(source: Path, split: str | None) -> tuple[list[FaceFile], Path]:
         source = source / CELEBA_HQ
     elif split is not None and (source / split).is_dir() and not (source / TABLE).is_file():
         source = source / split
-    faces = list(_images_in(source, recursive=False))
-    zips = _zips_in(source)
-    if not faces and len(zips) == 1:
+    faces, zips = list(_images_in(source, recursive=False)), _zips_in(source)
+    if faces:
+        _tell_left_out(source, "the pictures at its top", [*_folders_in(source), *zips])
+        return faces, source
+    if len(zips) == 1:
+        _tell_left_out(source, zips[0].name, _folders_in(source))
         return _in_archive(zips[0], split)
-    return faces or list(_images_in(source, recursive=True)), source
+    faces = list(_images_in(source, recursive=True))
+    if faces:
+        _tell_left_out(source, "the pictures in its subfolders", zips)
+    return faces, source
+
+
+def _tell_left_out(folder: Path, read: str, others: Sequence[Path]) -> None:
+    if others:
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        names = ", ".join(path.name for path in others[:NAMED])
+        log.warning("%s: reads only %s; left out, to be named as sources of their own: %s%s", folder, read, names, more)
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """List the subfolders that hold pictures, at whatever depth."""
+    folders = sorted(path for path in folder.glob("*/") if not path.name.startswith("."))
+    return [path for path in folders if next(_images_in(path, recursive=True), None) is not None]
 
 
 def _zips_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.zip") if path.is_file())
+    return sorted(path for path in folder.glob("*.zip") if path.is_file() and not path.name.startswith("."))
 
 
 def _images_in(folder: Path, recursive: bool) -> Iterator[FaceFile]:

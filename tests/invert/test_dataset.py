@@ -63,6 +63,30 @@ def test_an_empty_folder_is_refused(tmp_path):
         read_faces(tmp_path)
 
 
+def test_what_lies_beside_the_pictures_that_are_read_is_named(folder, caplog):
+    find_faces([folder])
+    assert not caplog.messages
+    for name in ("empty", "more/deep", ".hidden"):
+        (folder / name).mkdir(parents=True)
+    for parent in ("more/deep", ".hidden"):
+        (folder / parent / "d.png").write_bytes(jpeg(4))
+    with zipfile.ZipFile(folder / "packed.zip", "w") as archive:
+        archive.writestr("e.png", jpeg(5))
+    assert [face.stem for face in find_faces([folder])] == ["a", "b", "c"]
+    for stem in "abc":
+        (folder / f"{stem}.png").unlink()
+    assert [face.stem for face in find_faces([folder])] == ["e"]
+    (folder / "packed.zip").rename(folder / "one.zip")
+    zipfile.ZipFile(folder / "two.zip", "w").close()
+    assert [face.stem for face in find_faces([folder])] == ["d"]
+    parts = [message.removeprefix(f"{folder}: reads only ").split("; left out, ") for message in caplog.messages]
+    assert parts == [
+        ["the pictures at its top", "to be named as sources of their own: more, packed.zip"],
+        ["packed.zip", "to be named as sources of their own: more"],
+        ["the pictures in its subfolders", "to be named as sources of their own: one.zip, two.zip"],
+    ]
+
+
 def test_a_folder_of_several_zips_names_them(tmp_path):
     for name in "ba":
         zipfile.ZipFile(tmp_path / f"{name}.zip", "w").close()
