@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from tqdm import tqdm
 
-    from invert.evaluation.runner import Progress
+    from invert.evaluation.runner import Plan, Progress
     from invert.evaluation.team import Team
     from invert.report import Summary
 
@@ -135,19 +134,16 @@ def command(
         raise click.UsageError("name a folder, a zip file, a list or images to measure")
     if report.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"--report {report}: expected a name that ends in .html; CSV, JSON and LaTeX come beside it")
-    if workers > 1 and "WORLD_SIZE" not in os.environ:
-        sys.exit(_with_workers(workers))
     from editing.composition import parse_edits
+    from generators.errors import ToolkitError
     from invert.evaluation.runner import Plan, evaluate
-    from invert.evaluation.team import Team
+    from invert.evaluation.team import Team, start_workers
     from invert.literature import published_table
     from invert.performance import keep_freed_memory
     from invert.report import as_json as to_json
     from invert.report import as_markdown, write_report
 
     tables = [published_table(name) for name in published]
-    keep_freed_memory()
-    team = Team.from_environment()
     plan = Plan(
         sources,
         _split(methods),
@@ -165,15 +161,31 @@ def command(
         dtype=dtype,
         retry_failed=retry_failed,
     )
+    if workers > 1 and "WORLD_SIZE" not in os.environ:
+        _check(plan)
+        choose_device(device)
+        sys.exit(start_workers([sys.executable, "-m", "invert.cli.main", *sys.argv[1:]], workers, notify))
     book = manifest if manifest is not None else report.with_suffix(".sqlite")
-    with _Bars(team) as bars:
-        run = evaluate(plan, book, _device(device, team), team, notify if team.leads else lambda message: None, bars)
+    keep_freed_memory()
+    team = Team.from_environment()
+    try:
+        with _Bars(team) as bars:
+            run = evaluate(plan, book, _device(device, team), team, notify if team.leads else lambda message: None, bars)
+    except ToolkitError as error:
+        if team.is_first_to_say(str(error)):
+            raise
+        sys.exit(1)
+    except KeyboardInterrupt:
+        if team.is_first_to_say("stopped"):
+            raise
+        sys.exit(130)
     if not team.leads:
         return
     summary = write_report(run, book, report, shlex.join(["stylegan-invert", *sys.argv[1:]]), tables)
     click.echo(to_json(summary) if as_json else as_markdown(summary))
     for line in remarks(summary):
-        notify(line)
+        if team.is_first_to_say(line):
+            notify(line)
     notify(f"wrote {report} and, beside it, CSV, JSON and LaTeX")
     if not summary.is_complete:
         sys.exit(1)
@@ -261,7 +273,12 @@ def _device(name: str, team: Team) -> torch.device:
     return device
 
 
-def _with_workers(workers: int) -> int:
-    """Start the same command as several processes of this machine."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
-    return subprocess.run([*launcher, "-m", "invert.cli.main", *sys.argv[1:]], check=False).returncode
+def _check(plan: Plan) -> None:
+    """Refuse what every worker would refuse, before any is started."""
+    from invert.dataset import find_faces
+    from invert.evaluation.measures import check_metrics
+    from invert.evaluation.methods import parse_methods
+
+    parse_methods(plan.methods, plan.steps, plan.space)
+    check_metrics(plan.metrics)
+    find_faces(plan.sources, plan.split, plan.limit)

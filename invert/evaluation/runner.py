@@ -154,7 +154,7 @@ def evaluate(
         settings = _settings(plan, kind, generator, device) | ({"loss": loss.name} if loss is not None else {})
         methods = [replace(method, settings=settings) for method in methods]
         run = Run(plan, faces, kind, [], measures, generator, device, team)
-        # Planned all at once: from here on no worker needs another, so that one that dies stops nobody.
+        # Planned all at once: from here on no worker needs another; one that dies stops nobody (torchrun may stop the rest).
         pending = team.once(lambda: [_pending(run, method, book) for method in methods])
         for method, groups in zip(methods, pending, strict=True):
             unavailable = ""

@@ -5,18 +5,29 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from generators.errors import ToolkitError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)
 """How long a worker waits for the others; one that dies is noticed at once."""
 PR_SET_PDEATHSIG = 1  # From Linux's prctl.h.
+KEPT = "what all of them measured is kept, and the same command goes on"
+STORE_PORT = "STYLEGAN_INVERT_STORE_PORT"
+"""Environment variable: where ``start_workers`` lets its workers meet; without it they meet as ``torchrun`` says."""
+_LOST = f"another worker of this run is gone; {KEPT}"
+_HOST, _JOINED, _SAID = "127.0.0.1", "joined", "said: "
+_LOOK_SEC = 0.05
 
 
 class WorkerLost(ToolkitError):
@@ -31,16 +42,24 @@ class Team:
     size: int = 1
     local_rank: int = 0
     """Number on its machine; picks its GPU."""
+    store: Store | None = field(default=None, repr=False)
+    """That all workers of the run share; None for one alone."""
 
     @classmethod
     def from_environment(cls) -> Team:
-        """Join the other processes where ``torchrun`` says so in the environment; else work alone."""
+        """Join the others where ``start_workers`` or ``torchrun`` says so in the environment; else work alone."""
         rank, size, local_rank = (int(os.environ.get(name, default)) for name, default in _VARIABLES.items())
         if size > 1:
             import torch.distributed as dist
 
             _die_with_parent()
-            dist.init_process_group("gloo", rank=rank, world_size=size, timeout=PATIENCE)
+            if STORE_PORT in os.environ:
+                store: Store = dist.TCPStore(_HOST, int(os.environ[STORE_PORT]))  # type: ignore[attr-defined]
+            else:
+                store = next(iter(dist.rendezvous("env://", rank, size)))[0]  # type: ignore[attr-defined]
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
+            store.add(_JOINED, 1)
+            return cls(rank, size, local_rank, store)
         return cls(rank, size, local_rank)
 
     @property
@@ -52,6 +71,13 @@ class Team:
     def name(self) -> str:
         """What to call this worker in progress and rows."""
         return f"worker {self.rank + 1} of {self.size}"
+
+    def is_first_to_say(self, message: str) -> bool:
+        """Whether no other worker of the run has said this: what happens to all of them is told once."""
+        try:
+            return self.store is None or self.store.add(_SAID + message, 1) == 1
+        except RuntimeError:  # Whoever kept the store is gone.
+            return True
 
     def once(self, function: Callable[[], T]) -> T:
         """Let the leader call a function, and give its result, or its error, to all.
@@ -100,9 +126,50 @@ class Team:
         try:
             exchange(dist)
         except RuntimeError as error:
-            raise WorkerLost(
-                "another worker of this run is gone; what all of them measured is kept, and the same command goes on"
-            ) from error
+            raise WorkerLost(_LOST) from error
+
+
+def start_workers(command: Sequence[str], workers: int, notify: Callable[[str], None]) -> int:
+    """Run a command as several processes of this machine, of which one that is killed leaves the others at work.
+
+    Args:
+        command: whose processes join by ``Team.from_environment``.
+        workers: how many processes.
+        notify: told at once of a worker that was killed.
+
+    Returns:
+        The leader's exit code; 1 if it was killed.
+    """
+    import torch.distributed as dist
+
+    # Kept here, not by the leader, so that it outlives any of them.
+    store = dist.TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    shared = {"OMP_NUM_THREADS": "1"} | os.environ | {"WORLD_SIZE": str(workers), STORE_PORT: str(store.port)}
+    numbers = [str(rank) for rank in range(workers)]
+    processes = [subprocess.Popen(command, env=shared | {"RANK": rank, "LOCAL_RANK": rank}) for rank in numbers]
+    try:
+        _watch(dict(enumerate(processes)), store, notify)
+    except KeyboardInterrupt:  # The workers get it, too, and say so.
+        return max(process.wait() for process in processes)
+    codes = [process.wait() for process in processes]
+    return codes[0] if codes[0] >= 0 else 1
+
+
+def _watch(running: dict[int, subprocess.Popen[bytes]], store: Store, notify: Callable[[str], None]) -> None:
+    """Wait until all have ended; those that would wait for one that ended too early are ended, too."""
+    workers = len(running)
+    while running:
+        time.sleep(_LOOK_SEC)
+        ended = {rank: code for rank, process in running.items() if (code := process.poll()) is not None}
+        for rank, code in ended.items():
+            del running[rank]
+            if code < 0:
+                store.add(_SAID + _LOST, 1)
+                notify(f"worker {rank + 1} of {workers} was ended by {signal.Signals(-code).name}; {KEPT}")
+        if any(ended.values()) and store.add(_JOINED, 0) < workers:
+            for process in running.values():
+                process.terminate()
+            return
 
 
 _VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

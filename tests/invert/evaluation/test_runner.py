@@ -108,29 +108,60 @@ def _environment():
     return os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
 
 
+@pytest.fixture
+def start(faces_folder, generator_file, encoder_file, tmp_path):
+    """Start the command with two workers over the tiny networks, in a process of its own."""
+
+    def call(*extra):
+        command = [sys.executable, "-m", "invert.cli.main", "evaluate", faces_folder, "--workers", 2]
+        command += ["--methods", encoder_file, "--metrics", "mse,ssim", "--generator", generator_file]
+        command += ["--faces", "aligned", "--device", "cpu", "--report", tmp_path / "by-2/report.html", *extra]
+        pipe = subprocess.PIPE
+        text = [str(part) for part in command]
+        return subprocess.Popen(text, stdout=pipe, stderr=pipe, text=True, env=_environment(), cwd=tmp_path)
+
+    return call
+
+
 @pytest.mark.slow
-def test_two_workers_give_the_table_of_one(run, faces_folder, generator_file, encoder_file, tmp_path):
+def test_two_workers_give_the_table_of_one(run, start, tmp_path):
     alone, _ = run(tmp_path / "alone.sqlite")
-    command = [
-        sys.executable,
-        "-m",
-        "invert.cli.main",
-        "evaluate",
-        faces_folder,
-        "--methods",
-        encoder_file,
-        "--workers",
-        "2",
-    ]
-    command += ["--generator", generator_file, "--metrics", "mse,ssim", "--faces", "aligned", "--device", "cpu"]
-    command += ["--report", tmp_path / "by-2/report.html"]
-    done = subprocess.run(
-        [str(part) for part in command], check=False, capture_output=True, text=True, env=_environment(), cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+    done = start()
+    _, told = done.communicate()
+    assert done.returncode == 0, told
     assert (tmp_path / "by-2/report.csv").read_text() == as_csv(alone)
     assert {path.suffix for path in (tmp_path / "by-2").iterdir()} == {".html", ".csv", ".json", ".tex", ".sqlite"}
-    assert "worker 2 of 2" in done.stderr
+    assert "worker 2 of 2" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--metrics", "bogus"], "unknown metric 'bogus'"),
+        (["--generator", "bogus"], "bogus"),
+        (["--edit", "bogus=1"], "unknown edit 'bogus'"),
+    ],
+)
+def test_two_workers_say_a_mistake_once_and_in_words(start, extra, words):
+    done = start(*extra)
+    _, told = done.communicate()
+    assert done.returncode == 1
+    errors = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert words in errors[0]
+    assert "Traceback" not in told
+
+
+@pytest.mark.slow
+def test_a_face_that_fails_is_a_line_of_the_report_whoever_had_it(start, faces_folder, tmp_path):
+    (faces_folder / "torn.png").write_bytes((faces_folder / "0.png").read_bytes()[:60])
+    done = start()
+    _, told = done.communicate()
+    assert done.returncode == 1
+    assert "1 of 7 faces failed, the first: torn.png" in told
+    assert "Traceback" not in told
+    assert (tmp_path / "by-2/report.csv").read_text().count(",measured,") == 6
 
 
 def test_what_stopped_in_the_middle_of_a_method_is_not_lost(run):

@@ -3,11 +3,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import sys
 
 import pytest
 
 from generators.errors import ToolkitError
-from invert.evaluation.team import Team, WorkerLost
+from invert.evaluation.team import Team, WorkerLost, start_workers
 
 
 def _work(rank, port, results, script):
@@ -76,3 +77,32 @@ def test_one_process_needs_nobody(monkeypatch):
     assert (team.once(lambda: 3), team.gather(4), team.leads) == (3, [4], True)
     with pytest.raises(ToolkitError):
         team.once(lambda: (_ for _ in ()).throw(ToolkitError("x")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("killed", "code"), [(0, 1), (1, 3)])
+def test_a_killed_worker_leaves_the_others_at_work_and_is_told_of_once(killed, code, capfd):
+    script = (
+        "import os, signal, sys, time; from invert.evaluation.team import Team, WorkerLost\n"
+        "team = Team.from_environment()\n"
+        f"if team.rank == {killed}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "try: team.wait()\n"
+        "except WorkerLost as error: time.sleep(1); print('at work,', team.is_first_to_say(str(error)))\n"
+        "sys.exit(3)\n"
+    )
+    told = []
+    assert start_workers([sys.executable, "-c", script], 2, told.append) == code
+    assert told == [
+        f"worker {killed + 1} of 2 was ended by SIGKILL; what all of them measured is kept, and the same command goes on"
+    ]
+    assert capfd.readouterr().out == "at work, False\n"
+
+
+@pytest.mark.slow
+def test_nobody_waits_for_a_worker_that_never_came():
+    script = (
+        "import os, sys; from invert.evaluation.team import Team\n"
+        "if os.environ['RANK'] == '1': sys.exit(2)\n"
+        "Team.from_environment()\n"
+    )
+    assert start_workers([sys.executable, "-c", script], 2, print) == 1
