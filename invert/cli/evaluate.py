@@ -142,6 +142,7 @@ def command(
     from invert.performance import keep_freed_memory
     from invert.report import as_json as to_json
     from invert.report import as_markdown, write_report
+    from invert.report.summary import shown
 
     tables = [published_table(name) for name in published]
     plan = Plan(
@@ -186,7 +187,7 @@ def command(
     for line in remarks(summary):
         if team.is_first_to_say(line):
             notify(line)
-    notify(f"wrote {report} and, beside it, CSV, JSON and LaTeX")
+    notify(f"wrote {shown(str(report))} and, beside it, CSV, JSON and LaTeX")
     if not summary.is_complete:
         sys.exit(1)
 
@@ -241,13 +242,15 @@ class _Bars:
         """Show it; 0 done begins a method."""
         from tqdm import tqdm
 
+        from invert.report.summary import shown
+
         if progress.done == 0:
             self.__exit__(None, None, None)
             worker = f"{self._team.name}, " if self._team.size > 1 else ""
             is_terminal = sys.stderr.isatty()
             self._bar = tqdm(
                 total=progress.total,
-                desc=f"{worker}{progress.method}",
+                desc=f"{worker}{shown(progress.method)}",
                 unit="face",
                 position=self._team.local_rank if is_terminal else 0,
                 mininterval=0.1 if is_terminal else LINE_SEC,

@@ -98,7 +98,7 @@ def as_json(summary: Summary) -> str:
             }
             for m in summary.metrics
         ],
-        "unavailable": summary.run.measures.unavailable,
+        "unavailable": {shown(key): shown(reason) for key, reason in summary.run.measures.unavailable.items()},
         "methods": [_method(method, summary) for method in summary.methods],
         "faces": {
             "files": faces.count,
@@ -122,7 +122,7 @@ def _method(method: MethodSummary, summary: Summary) -> dict[str, Any]:
     }
     return {
         "method": method.label,
-        "settings": method.method.own_settings,
+        "settings": method.method.own_settings | {"method": shown(method.method.own_settings["method"])},
         "measured": method.measured,
         "figures": figures,
         "unavailable": method.unavailable,

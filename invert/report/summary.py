@@ -97,11 +97,12 @@ def summarise(run: Run, book: Manifest, command: str = "", published: Sequence[P
     metrics = run.measures.descriptions
     positions = {content: place for place, content in enumerate(run.faces.files)}
     names = [shown(face.name) for face in run.faces.files.values()]
-    labels = _labels([column.method for column in run.columns])
+    labels = [shown(label) for label in _labels([column.method for column in run.columns])]
     collected = [
         _collect(column, label, positions, metrics, book) for column, label in zip(run.columns, labels, strict=True)
     ]
-    return Summary(run, metrics, _compare(collected, metrics, run.plan.seed), names, command, _provenance(run), published)
+    compared = _compare(collected, metrics, run.plan.seed)
+    return Summary(run, metrics, compared, names, shown(command), _provenance(run), published)
 
 
 def shown(name: str) -> str:
@@ -145,7 +146,14 @@ def _collect(
             notes[place] = result.note
     failed, noted = ({place: shown(texts[place]) for place in sorted(texts)} for texts in (failures, notes))
     return MethodSummary(
-        column.method, label, values, np.array(seconds), peak, unavailable=column.unavailable, failures=failed, notes=noted
+        column.method,
+        label,
+        values,
+        np.array(seconds),
+        peak,
+        unavailable=shown(column.unavailable),
+        failures=failed,
+        notes=noted,
     )
 
 
@@ -188,12 +196,12 @@ def _provenance(run: Run) -> dict[str, dict[str, str]]:
     return {
         "Data": {
             "sources": ", ".join(shown(str(source)) for source in plan.sources),
-            "split": plan.split or "all",
+            "split": shown(plan.split or "all"),
             "files": f"{run.faces.count:,} files, {len(run.faces.files):,} different",
             "faces": f"{faces}, {RESOLUTION} px",
             "SHA-256 of the list of contents": hashlib.sha256("\n".join(run.faces.files).encode()).hexdigest(),
         },
-        "Networks": {f"generator {run.generator.identity.name}": run.generator.identity.sha256 or "unknown"}
+        "Networks": {f"generator {shown(run.generator.identity.name)}": run.generator.identity.sha256 or "unknown"}
         | {shown(c.method.spec): c.method.weights_sha256 or "no weights of its own" for c in run.columns}
         | weights_of(run.measures.descriptions),
         "Settings": {

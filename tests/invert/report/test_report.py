@@ -112,6 +112,23 @@ def test_hostile_names_stay_text(evaluated):
     assert len({len(row) for row in rows}) == 1
 
 
+@pytest.mark.parametrize("name", [b"enc\xe9.safetensors", b"two\nlines.safetensors"])
+def test_methods_and_folders_of_any_name_come_into_every_file(evaluated, encoder_file, folder, monkeypatch, name):
+    odd = encoder_file.rename(encoder_file.with_name(os.fsdecode(name)))
+    elsewhere = folder.with_name(os.fsdecode(b"fold\xe9"))
+    elsewhere.mkdir()
+    shutil.copy(folder / "2.png", elsewhere)
+    report, label = elsewhere / "report.html", shown(odd.name)
+    monkeypatch.setattr("sys.argv", ["stylegan-invert", "evaluate", "--report", str(report)])
+    result, _ = evaluated(elsewhere, "--methods", odd, "--report", report)
+    assert result.stdout.splitlines()[0] == f"| | {label} |"
+    assert label in Page(report.read_text(encoding="utf-8")).text
+    assert latex(label) in report.with_suffix(".tex").read_text(encoding="utf-8")
+    data = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))
+    assert data["methods"][0]["method"] == label
+    assert r"fold\xe9" in data["run"]["command"]
+
+
 def test_csv_and_json_say_what_the_table_says(evaluated):
     result, report = evaluated("--json")
     data = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))
