@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invert.cli.options import choose_device, device_option, generator_option, notify
+from invert.cli.options import SEED, choose_device, device_option, generator_option, notify
 from pretrained.catalog import DEFAULT_GENERATOR
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 samples_option = click.option(
     "--samples", default=1500, show_default=True, metavar="N", type=click.IntRange(50), help="Faces to draw and score."
 )
-seed_option = click.option("--seed", default=0, show_default=True, metavar="N", help="Of everything random.")
+seed_option = click.option("--seed", default=0, show_default=True, metavar="N", type=SEED, help="Of everything random.")
 folder_option = click.option(
     "--samples-dir", type=click.Path(path_type=Path), metavar="DIR",
     help="Keeps drawn faces and their scores, for the next call.  [default: OUTPUT/samples]",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from invert.cli.options import choose_device, device_option, dtype_option, generator_option, notify
+from invert.cli.options import SEED, choose_device, device_option, dtype_option, generator_option, notify
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -72,7 +72,7 @@ METRICS = "mse,psnr,ssim,ms-ssim,lpips-squeeze,id-dlib"
 )
 @click.option("--steps", default=100, show_default=True, metavar="N", type=click.IntRange(1), help="Steps of the projector.")
 @click.option("--space", default="w_plus", show_default=True, metavar="SPACE", help="Of the projector: w or w_plus.")
-@click.option("--seed", default=0, show_default=True, metavar="N", help="Of everything random.")
+@click.option("--seed", default=0, show_default=True, metavar="N", type=SEED, help="Of everything random.")
 @click.option(
     "--workers",
     default=1,

@@ -57,6 +57,8 @@ dtype_option = click.option(
     help="That the generator computes in; bfloat16 is faster and 43 dB from float32.",
 )
 
+SEED = click.IntRange(0, 2**63 - 1)
+"""What torch and numpy both take."""
 
 _RECIPE_OPTIONS = (
     click.option(
@@ -134,7 +136,7 @@ _RECIPE_OPTIONS = (
     generator_option,
     dtype_option,
     device_option,
-    click.option("--seed", default=0, show_default=True, metavar="N", help="Of everything random."),
+    click.option("--seed", default=0, show_default=True, metavar="N", type=SEED, help="Of everything random."),
 )
 
 

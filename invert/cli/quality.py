@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invert.cli.options import choose_device, device_option, generator_option, notify
+from invert.cli.options import SEED, choose_device, device_option, generator_option, notify
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--lpips", default="vgg", show_default=True, metavar="NAME", help="Of ppl: vgg, alex, squeeze.")
 @click.option("--truncation", default=1.0, show_default=True, metavar="PSI", type=click.FloatRange(0, 1))
 @click.option("--batch", default=4, show_default=True, metavar="N", type=click.IntRange(1), help="Pictures drawn at once.")
-@click.option("--seed", default=0, show_default=True, metavar="N")
+@click.option("--seed", default=0, show_default=True, metavar="N", type=SEED)
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON instead of the table.")
 def command(

@@ -73,7 +73,8 @@ METHODS = ("psp", "e4e", "restyle", "stylemap", "stylemap-e")
 @click.option("--preview-steps", default=400, show_default=True, metavar="N", help="Steps the preview learns alone.")
 @click.option("--lr", "learning_rate", default=3e-4, show_default=True, metavar="RATE")
 @click.option("--every", default=100, show_default=True, metavar="N", help="Steps between checkpoints.")
-@click.option("--seed", default=0, show_default=True, metavar="N")
+# Smaller than elsewhere: each step's seed is a multiple of it.
+@click.option("--seed", default=0, show_default=True, metavar="N", type=click.IntRange(0, 2**32 - 1))
 def command(
     method: str,
     generator: str,

@@ -354,3 +354,13 @@ def test_auto_keeps_steps_given_by_hand(tiny_generator, monkeypatch):
 def test_help_says_what_the_presets_do():
     text = " ".join(CliRunner().invoke(cli, ["run", "--help"]).output.split())
     assert all(preset.about[:30] in text for preset in PRESETS.values())
+
+
+@pytest.mark.parametrize("seed", ["-5", "99999999999999999999999"])
+@pytest.mark.parametrize(
+    "verb", [["run"], ["evaluate"], ["quality"], ["train"], ["directions", "train"], ["directions", "sample"]]
+)
+def test_a_seed_that_nothing_takes_is_refused_before_any_work(verb, seed):
+    result = CliRunner().invoke(cli, [*verb, "--seed", seed])
+    assert result.exit_code == 2
+    assert f"{seed} is not in the range 0<=x<=" in result.output
