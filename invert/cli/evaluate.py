@@ -134,6 +134,10 @@ def command(
         raise click.UsageError("name a folder, a zip file, a list or images to measure")
     if report.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"--report {report}: expected a name that ends in .html; CSV, JSON and LaTeX come beside it")
+    book = manifest if manifest is not None else report.with_suffix(".sqlite")
+    files = [report, *(report.with_suffix(suffix) for suffix in (".csv", ".json", ".tex"))]
+    if book.resolve() in [file.resolve() for file in files]:
+        raise click.UsageError(f"--manifest {book}: the report would overwrite it; choose a name in .sqlite")
     from editing.composition import parse_edits
     from generators.errors import ToolkitError
     from invert.evaluation.runner import Plan, evaluate
@@ -166,7 +170,6 @@ def command(
         _check(plan)
         choose_device(device)
         sys.exit(start_workers([sys.executable, "-m", "invert.cli.main", *sys.argv[1:]], workers, notify))
-    book = manifest if manifest is not None else report.with_suffix(".sqlite")
     keep_freed_memory()
     team = Team.from_environment()
     try:

@@ -185,6 +185,15 @@ def test_a_report_must_be_a_page(evaluated):
     assert "ends in .html" in result.output
 
 
+@pytest.mark.parametrize("suffix", [".html", ".csv", ".json", ".tex"])
+def test_no_file_of_the_report_takes_the_place_of_the_manifest(evaluated, tmp_path, suffix):
+    manifest = tmp_path / "out" / f"report{suffix}"
+    result, _ = evaluated("--manifest", manifest)
+    assert result.exit_code == 2
+    assert "would overwrite it" in " ".join(result.output.split())
+    assert not manifest.exists()
+
+
 def test_latex_is_escaped():
     assert latex(r"a_b & 50% {x} \ ~ ^ ↓ #1 $") == (
         r"a\_b \& 50\% \{x\} \textbackslash{} \textasciitilde{} \textasciicircum{} $\downarrow$ \#1 \$"
