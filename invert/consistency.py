@@ -18,6 +18,7 @@ from invert.evaluation.manifest import Manifest
 from invert.evaluation.measures import figure_key
 from invert.evaluation.runner import Run
 from invert.photo import whole_file
+from invert.report.summary import cell
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,16 @@ def write_rows(folder: Path, rows: Sequence[Row], settings: dict[str, Any]) -> N
     with whole_file(folder / "lec.csv") as part, part.open("w", newline="", encoding="utf-8", errors="replace") as file:
         table = csv.DictWriter(file, list(Row.__dataclass_fields__))
         table.writeheader()
-        table.writerows({key: "" if value != value else value for key, value in asdict(row).items()} for row in rows)
+        table.writerows({key: _cell_of(value) for key, value in asdict(row).items()} for row in rows)
     entries = {"settings": settings, "means": _plain(means(rows)), "rows": _plain(rows)}
     with whole_file(folder / "lec.json") as part:
         part.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8", errors="replace")
+
+
+def _cell_of(value: str | float) -> str | float:
+    if isinstance(value, str):
+        return cell(value)
+    return "" if math.isnan(value) else value
 
 
 def _plain(entries: Sequence[Any]) -> list[dict[str, Any]]:

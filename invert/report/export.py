@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from invert.evaluation.faces import RESOLUTION
-from invert.report.summary import MethodSummary, Summary, digits_of, shown
+from invert.report.summary import MethodSummary, Summary, cell, digits_of, shown
 
 SCHEMA_VERSION = 1
 _LATEX = {
@@ -67,18 +67,19 @@ def as_csv(summary: Summary) -> str:
     writer.writerow(["face", "sha256", "method", "status", "reason", *(metric.key for metric in summary.metrics)])
     blank = [""] * len(summary.metrics)
     for method in summary.methods:
+        label = cell(method.label)
         for place, (name, content) in enumerate(zip(summary.names, summary.contents, strict=True)):
             reason = method.failures.get(place, method.unavailable)
             if reason:
-                writer.writerow([name, content, method.label, "failed", reason, *blank])
+                writer.writerow([cell(name), content, label, "failed", cell(reason), *blank])
                 continue
             values = ["" if math.isnan(value) else repr(float(value)) for value in method.values[:, place]]
             status = "measured" if any(values) else "missing"
-            writer.writerow([name, content, method.label, status, method.notes.get(place, ""), *values])
+            writer.writerow([cell(name), content, label, status, cell(method.notes.get(place, "")), *values])
     for face, first in summary.run.faces.duplicates:
-        writer.writerow([shown(face.name), "", "", "duplicate", f"same content as {shown(first.name)}", *blank])
+        writer.writerow([cell(shown(face.name)), "", "", "duplicate", f"same content as {shown(first.name)}", *blank])
     for face, reason in summary.run.faces.unreadable:
-        writer.writerow([shown(face.name), "", "", "unreadable", shown(reason), *blank])
+        writer.writerow([cell(shown(face.name)), "", "", "unreadable", cell(shown(reason)), *blank])
     return file.getvalue()
 
 

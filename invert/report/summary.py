@@ -111,6 +111,11 @@ def shown(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def cell(text: str) -> str:
+    """Make a text safe as a cell of a CSV: a spreadsheet takes what begins like a formula for one, unless quoted."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def digits_of(values: Sequence[float]) -> int:
     """Return how many decimals give the largest of some numbers four digits that count."""
     finite = [abs(value) for value in values if math.isfinite(value)]

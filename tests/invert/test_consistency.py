@@ -15,7 +15,7 @@ from PIL import Image
 from editing.composition import EditSpec
 from editing.lec import LEC
 from invert.cli.main import cli
-from invert.consistency import Row, as_markdown, means, read_rows
+from invert.consistency import Row, as_markdown, means, read_rows, write_rows
 from invert.evaluation.runner import Plan, evaluate
 from invert.inverters import EncoderInverter, load_inverter
 from invert.photo import read_photo, to_tensor
@@ -140,6 +140,12 @@ def test_means_count_what_they_average():
     assert found[0].standard_error == pytest.approx(1.0)
     assert "| e | age=+1 | 2 | 1 | 2.00 ± 1.00 |" in as_markdown(found)
     assert "n/a" in as_markdown(means(rows[2:3]))
+
+
+def test_no_name_becomes_a_formula_of_a_spreadsheet(tmp_path):
+    write_rows(tmp_path, [Row("=1+1.png", "", "@method", "age=+1", -1.0)], {})
+    (row,) = rows_of(tmp_path)
+    assert (row["file"], row["method"], row["edit"], row["avg"]) == ("'=1+1.png", "'@method", "age=+1", "-1.0")
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,16 @@ def test_methods_and_folders_of_any_name_come_into_every_file(evaluated, encoder
     assert r"fold\xe9" in data["run"]["command"]
 
 
+@pytest.mark.parametrize("name", ["=cmd|calc!A0.png", "+1.png", "@SUM(1).png", "-2.png"])
+def test_no_name_becomes_a_formula_of_a_spreadsheet(evaluated, folder, name):
+    (folder / "0.png").rename(folder / name)
+    _, report = evaluated()
+    rows = list(csv.DictReader(io.StringIO(report.with_suffix(".csv").read_text(encoding="utf-8"))))
+    assert f"'{name}" in {row["face"] for row in rows}
+    assert name not in {row["face"] for row in rows}
+    assert all(float(row["mse"]) > 0 for row in rows if row["status"] == "measured")
+
+
 def test_csv_and_json_say_what_the_table_says(evaluated):
     result, report = evaluated("--json")
     data = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))
