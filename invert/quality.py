@@ -13,9 +13,9 @@ from torch import Tensor
 
 from generators.base import Generator
 from generators.errors import ToolkitError, UnknownName
-from invert.errors import MetricUnavailable
+from invert.errors import MetricUnavailable, TooFewImages
 from invert.inversion import resize
-from invert.metrics.base import METRIC_RESOLUTION, Description, Image
+from invert.metrics.base import METRIC_RESOLUTION, Description, Image, SetMetric
 from invert.metrics.catalog import SET_METRICS, load_set_metric, lpips_metric
 from invert.metrics.edits import score_images
 from invert.metrics.equivariance import DESCRIPTIONS as EQUIVARIANCES
@@ -132,30 +132,47 @@ def _against_photos(
         raise MetricUnavailable("needs real photos to compare with: name them with --data")
     network = load_features(settings.features, generator.w_avg.device)
     measured = [load_set_metric(key, network) for key in keys]
+    reasons = _too_few(measured, settings.num_samples)
     counts = {}
     samples = (
         resize(generator(z, settings.truncation_psi), METRIC_RESOLUTION) for z in _codes(generator, settings, "samples")
     )
-    for what, is_real, pictures in (("samples", False, samples), ("photos", True, photos)):
+    # Photos first: where they are too few, no sample need be drawn.
+    for what, is_real, pictures in (("photos", True, photos), ("samples", False, samples)):
+        waiting = [metric for metric in measured if metric not in reasons]
         counts[is_real] = 0
-        for features in map(network, pictures):
-            for metric in measured:
+        for features in map(network, pictures if waiting else ()):
+            for metric in waiting:
                 metric.update(features, is_real)
             counts[is_real] += len(features)
             on_progress(what, counts[is_real])
+        reasons |= _too_few(waiting, counts[is_real])
     figures = []
     note = f"{counts[False]} samples, {counts[True]} photos"
     for metric in measured:
         try:
-            values = metric.compute()
+            values = {} if metric in reasons else metric.compute()
         except ToolkitError as error:
-            figures += [Figure(description, None, str(error)) for description in metric.descriptions]
+            reasons[metric] = str(error)
+        if metric in reasons:
+            figures += [Figure(description, None, reasons[metric]) for description in metric.descriptions]
             continue
         for description in metric.descriptions:
             spread = values.get(f"{description.key}_std")
             spread_note = "" if spread is None else f", SD over subsets {spread:.2g}"
             figures.append(Figure(description, values[description.key], note + spread_note))
     return figures
+
+
+def _too_few(metrics: Sequence[SetMetric], count: int) -> dict[SetMetric, str]:
+    """Say of each metric that so many pictures are too few for why they are."""
+    reasons = {}
+    for metric in metrics:
+        try:
+            metric.check_count(count)
+        except TooFewImages as error:
+            reasons[metric] = str(error)
+    return reasons
 
 
 def _path_lengths(generator: Generator, keys: list[str], settings: Settings, on_progress: Progress) -> list[Figure]:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from invert.errors import MetricError
+from invert.errors import MetricError, TooFewImages
 from invert.inversion import resize
 
 METRIC_RESOLUTION = 256
@@ -96,11 +96,22 @@ class SetMetric(ABC):
     """One for each figure, the main one first."""
     min_images: int
     """Fewer than this in either set are refused."""
+    few_reason: str = "the figure is not defined for fewer"
+    """Why they are."""
 
     @property
     def description(self) -> Description:
         """Of the main figure."""
         return self.descriptions[0]
+
+    def check_count(self, count: int) -> None:
+        """Refuse a set of too few images.
+
+        Raises:
+            TooFewImages: fewer than ``min_images``.
+        """
+        if count < self.min_images:
+            raise TooFewImages(self.description.name, count, self.min_images, self.few_reason)
 
     @abstractmethod
     def update(self, features: Features, is_real: bool) -> None:

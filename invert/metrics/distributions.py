@@ -145,6 +145,7 @@ class FID(SetMetric):
     def __init__(self, features: FeatureNetwork, min_images: int | None = None) -> None:
         self.descriptions = (_describe("fid", "FID", features, higher_is_better=False, low=0.0, high=float("inf")),)
         self.width, self.min_images = features.width, features.width + 1 if min_images is None else max(2, min_images)
+        self.few_reason = f"the covariance of {self.width} features is singular with no more images than that"
         self._statistics = _statistics(features.width)
 
     def update(self, features: Features, is_real: bool) -> None:
@@ -155,14 +156,14 @@ class FID(SetMetric):
     def compute(self) -> dict[str, float]:
         """Return the distance, from 0 on; smaller is better."""
         for count in (self._statistics.fake_features_num_samples, self._statistics.real_features_num_samples):
-            if count < self.min_images:
-                reason = f"the covariance of {self.width} features is singular with no more images than that"
-                raise TooFewImages(self.description.name, int(count), self.min_images, reason)
+            self.check_count(int(count))
         return {self.description.key: _compute(self._statistics)}
 
 
 class _KeepsFeatures(SetMetric):
     """A metric that needs all vectors at once."""
+
+    few_reason = "with fewer, a handful of images decides the figure"
 
     def __init__(self, features: FeatureNetwork, min_images: int = MIN_IMAGES) -> None:
         self.width, self.min_images = features.width, min_images
@@ -176,9 +177,7 @@ class _KeepsFeatures(SetMetric):
     def _sets(self) -> tuple[Features, Features]:
         sets = [torch.cat([*self._parts[is_real], torch.empty(0, self.width)]) for is_real in (False, True)]
         for vectors in sets:
-            if len(vectors) < self.min_images:
-                reason = "with fewer, a handful of images decides the figure"
-                raise TooFewImages(self.description.name, len(vectors), self.min_images, reason)
+            self.check_count(len(vectors))
         return sets[0], sets[1]
 
 

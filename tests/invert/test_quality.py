@@ -72,6 +72,17 @@ def test_too_few_pictures_cost_the_metrics_that_need_more(tiny_generator, networ
     assert "20 images are too few" in figures["kid-toy"].note
 
 
+def test_nothing_is_drawn_for_metrics_that_have_too_few_pictures(tiny_generator, networks, photos):
+    told = []
+    for settings, pictures in ((Settings(10), photos), (Settings(60), photos[:1])):
+        figures = by_key(
+            measure_generator(tiny_generator, ["kid", "pr"], settings, pictures, lambda *args: told.append(args))
+        )
+        assert all("images are too few" in figure.note for figure in figures.values())
+        assert len(figures) == 3
+    assert told == [("photos", 20)]
+
+
 def test_the_batch_size_changes_nothing(tiny_generator, networks, photos):
     one, other = (
         by_key(measure_generator(tiny_generator, ["fid", "ppl-w-end"], Settings(20, batch_size=size), photos))
