@@ -20,10 +20,11 @@ from invert.metrics.catalog import SET_METRICS, load_set_metric, lpips_metric
 from invert.metrics.edits import score_images
 from invert.metrics.equivariance import DESCRIPTIONS as EQUIVARIANCES
 from invert.metrics.equivariance import equivariance
-from invert.metrics.features import load_features
+from invert.metrics.features import FEATURE_NETWORKS, load_features
 from invert.metrics.path_length import SAMPLINGS, SPACES, PerceptualPathLength
 from invert.metrics.separability import describe, linear_separability
 from invert.perceptual import Perceptual
+from pretrained.lpips import BACKBONES
 
 _PATHS = {
     f"ppl-{space}-{sampling}{'-crop' if crop else ''}": (space, sampling, crop)
@@ -77,6 +78,20 @@ def check_metrics(keys: Sequence[str]) -> None:
             raise UnknownName("metric of generators", key, QUALITY_METRICS)
 
 
+def check_networks(settings: Settings) -> None:
+    """Refuse names of feature networks and of backbones of LPIPS that there are not.
+
+    Raises:
+        UnknownName: naming close ones.
+    """
+    for kind, name, known in (
+        ("feature network", settings.features, FEATURE_NETWORKS),
+        ("LPIPS backbone", settings.lpips, tuple(BACKBONES)),
+    ):
+        if name not in known:
+            raise UnknownName(kind, name, known)
+
+
 def measure_generator(
     generator: Generator,
     metrics: Sequence[str],
@@ -94,9 +109,10 @@ def measure_generator(
         on_progress: told how far it is.
 
     Raises:
-        UnknownName: there is no such metric.
+        UnknownName: there is no such metric, feature network or backbone.
     """
     check_metrics(metrics)
+    check_networks(settings)
     groups: list[tuple[Iterable[str], Callable[[list[str]], list[Figure]]]] = [
         (SET_METRICS, lambda keys: _against_photos(generator, keys, settings, photos, on_progress)),
         (_PATHS, lambda keys: _path_lengths(generator, keys, settings, on_progress)),
@@ -112,7 +128,7 @@ def measure_generator(
 
 
 def _missing(key: str, reason: str) -> Figure:
-    return Figure(Description(key, key, False, -math.inf, math.inf), None, reason)
+    return Figure(Description(key, key, key == "pr" or key in EQUIVARIANCES, -math.inf, math.inf), None, reason)
 
 
 def _codes(generator: Generator, settings: Settings, purpose: str) -> Iterator[Float[Tensor, "batch z_dim"]]:
@@ -179,12 +195,14 @@ def _path_lengths(generator: Generator, keys: list[str], settings: Settings, on_
     metric = lpips_metric(settings.lpips, generator.w_avg.device)
     distance = Perceptual(metric.name, metric.measure)
     figures = []
+    paths = "1 path" if settings.num_samples == 1 else f"{settings.num_samples} paths"
     for key in keys:
         space, sampling, crop = _PATHS[key]
         path_length = PerceptualPathLength(distance, space, sampling, crop)
         show = partial(on_progress, key)
         found = path_length(generator, settings.num_samples, settings.batch_size, settings.seed, show)
-        note = f"± {found.standard_error:.3g} (standard error), {settings.num_samples} paths"
+        error = found.standard_error
+        note = ("" if math.isnan(error) else f"± {error:.3g} (standard error), ") + paths
         figures.append(Figure(path_length.description, found.mean, note))
     return figures
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -69,19 +70,24 @@ def command(
     from generators.errors import ToolkitError
     from invert.dataset import find_faces
     from invert.performance import keep_freed_memory
-    from invert.quality import Settings, check_metrics, measure_generator, table
+    from invert.quality import Settings, check_metrics, check_networks, measure_generator, table
     from pretrained.loading import load_generator
 
-    wanted = [key for key in metrics.split(",") if key]
+    wanted = [key.strip() for key in metrics.split(",") if key.strip()]
+    if not wanted:
+        raise click.UsageError("--metrics names nothing to measure; expected names, as in fid,kid")
+    if split is not None and data is None:
+        raise click.UsageError(f"--split {split} is of photos, and there are none: name them with --data")
+    settings = Settings(samples, features, lpips, truncation, seed, batch)
     try:
         check_metrics(wanted)
+        check_networks(settings)
     except ToolkitError as error:
         raise click.UsageError(str(error)) from error
     chosen = choose_device(device)
     if chosen.type == "cpu":
         keep_freed_memory()
     photos = None if data is None else _photos(find_faces([data], split), batch, chosen)
-    settings = Settings(samples, features, lpips, truncation, seed, batch)
     with tqdm(unit="picture") as bar:
 
         def show(what: str, done: int) -> None:
@@ -90,6 +96,8 @@ def command(
 
         figures = list(measure_generator(load_generator(generator, chosen, notify), wanted, settings, photos, show))
     click.echo(json.dumps([_as_json(figure) for figure in figures]) if as_json else table(figures))
+    if all(figure.value is None for figure in figures):
+        sys.exit(1)
 
 
 def _photos(faces: list[FaceFile], batch: int, device: torch.device) -> Iterator[torch.Tensor]:

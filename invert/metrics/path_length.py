@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -48,7 +49,7 @@ class PathLengths:
     @property
     def standard_error(self) -> float:
         """Of the mean; NaN for a single path."""
-        return float(self.kept.std() / len(self.kept) ** 0.5)
+        return float(self.kept.std() / len(self.kept) ** 0.5) if len(self.kept) > 1 else math.nan
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,33 @@ def test_the_command_prints_a_table_and_json(tiny_generator, networks, tmp_path,
     assert rows[1]["value"] is None
 
 
-def test_mistakes_in_the_command_are_told_before_anything_is_loaded():
-    result = CliRunner().invoke(command, ["--metrics", "fidd"])
+def test_a_command_that_measures_nothing_fails_and_says_why(tiny_generator, monkeypatch):
+    monkeypatch.setattr("pretrained.loading.load_generator", lambda *_, **__: tiny_generator)
+    result = CliRunner().invoke(command, ["--metrics", "eq-t, kid", "--samples", "3", "--device", "cpu", "--json"])
+    assert result.exit_code == 1
+    rows = {row["key"]: row for row in json.loads(result.stdout)}
+    assert (rows["eq-t"]["value"], rows["eq-t"]["higher_is_better"]) == (None, True)
+    assert (rows["kid"]["value"], rows["kid"]["higher_is_better"]) == (None, False)
+    assert "--data" in rows["kid"]["note"]
+
+
+def test_a_single_path_has_no_standard_error(tiny_generator, networks):
+    (figure,) = measure_generator(tiny_generator, ["ppl-w-end"], Settings(1))
+    assert figure.value is not None
+    assert figure.note == "1 path"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--metrics", "fidd"], "did you mean fid"),
+        (["--metrics", " ,"], "names nothing to measure"),
+        (["--features", "inceptoin"], "did you mean inception"),
+        (["--lpips", "foo"], "known: alex, squeeze, vgg"),
+        (["--split", "test"], "name them with --data"),
+    ],
+)
+def test_mistakes_in_the_command_are_told_before_anything_is_loaded(arguments, words):
+    result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 2
-    assert "did you mean fid" in result.output
+    assert words in " ".join(result.output.split())
