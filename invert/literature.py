@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from generators.errors import UnknownName
+from generators.errors import ToolkitError, UnknownName
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,19 @@ class PublishedTable:
             if len(values) != len(self.columns):
                 raise ValueError(f"{self.key}: {method} has {len(values)} figures for {len(self.columns)} columns")
 
+    def printed(self) -> dict[str, list[str]]:
+        """Write the figures of each method with the decimals of their column; nothing stands for none."""
+        digits = [max(_decimals(value) for value in column) for column in zip(*self.rows.values(), strict=True)]
+        return {
+            method: ["" if value is None else f"{value:.{n}f}" for value, n in zip(row, digits, strict=True)]
+            for method, row in self.rows.items()
+        }
+
     def as_markdown(self) -> str:
         """Lay the table out, with its source and protocol."""
         lines = [f"### {self.title} (published)", "", "| method | " + " | ".join(self.columns) + " |"]
         lines.append("| --- " * (len(self.columns) + 1) + "|")
-        digits = [max(_decimals(value) for value in column) for column in zip(*self.rows.values(), strict=True)]
-        for method, row in self.rows.items():
-            cells = ["" if value is None else f"{value:.{n}f}" for value, n in zip(row, digits, strict=True)]
-            lines.append(f"| {method} | {' | '.join(cells)} |")
+        lines += [f"| {method} | {' | '.join(cells)} |" for method, cells in self.printed().items()]
         lines += ["", f"Source: {self.source}", f"Protocol: {self.protocol}", f"Read from: {self.read_from}"]
         return "\n".join(lines)
 
@@ -133,7 +138,11 @@ def published_table(key: str) -> PublishedTable:
 
     Raises:
         UnknownName: there is none of this name.
+        ToolkitError: it is a method's name; tables that have figures of it are given.
     """
     if key not in PUBLISHED:
+        holding = [table.key for table in PUBLISHED.values() if key.lower() in map(str.lower, table.rows)]
+        if holding:
+            raise ToolkitError(f"no published table is called {key!r}; figures of {key} stand in: {', '.join(holding)}")
         raise UnknownName("published table", key, PUBLISHED)
     return PUBLISHED[key]

@@ -291,10 +291,7 @@ def _remarks(summary: Summary) -> str:
 def _published(summary: Summary) -> str:
     tables = []
     for table in summary.published:
-        rows = []
-        for method, values in table.rows.items():
-            cells = ("" if value is None else f"{value:g}" for value in values)
-            rows.append([_text(method), *(f"<td>{cell}</td>" for cell in cells)])
+        rows = [[_text(method), *(f"<td>{cell}</td>" for cell in cells)] for method, cells in table.printed().items()]
         caption = (
             f"<b>Published</b>: {_text(table.title)}. Source: {_text(table.source)}. Protocol: {_text(table.protocol)}."
             f" Read from: {_text(table.read_from)}. Figures of another protocol do not compare."

@@ -58,6 +58,13 @@ def test_a_name_that_is_not_there_is_a_mistake_in_the_command():
         published_table("ganinvert")
 
 
+@pytest.mark.parametrize(("method", "tables"), [("e4e", "hyperstyle, ganinverter"), ("PTI", "hyperstyle")])
+def test_a_method_without_a_table_of_its_own_is_pointed_to_where_its_figures_stand(method, tables):
+    result = run(method)
+    assert result.exit_code == 2
+    assert f"figures of {method} stand in: {tables}" in " ".join(result.output.split())
+
+
 def test_a_row_of_the_wrong_length_is_refused():
     with pytest.raises(ValueError, match="b has 1 figures for 2 columns"):
         PublishedTable("a", "t", "s", "p", "r", ("x ↑", "y ↓"), {"b": (1.0,)})

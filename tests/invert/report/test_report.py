@@ -178,6 +178,7 @@ def test_published_tables_stand_beside_and_say_so(evaluated):
     page = Page(report.read_text(encoding="utf-8"))
     assert "Published figures" in page.text
     assert "Figures of another protocol do not compare" in page.text
+    assert "20.5940" in page.text
     assert "(published)" in result.stdout
     assert json.loads(report.with_suffix(".json").read_text())["published"][0]["key"] == "ganinverter"
     assert evaluated("--published", "gan")[0].exit_code == 1
