@@ -74,7 +74,7 @@ def as_csv(summary: Summary) -> str:
                 writer.writerow([cell(name), content, label, "failed", cell(reason), *blank])
                 continue
             values = ["" if math.isnan(value) else repr(float(value)) for value in method.values[:, place]]
-            status = "measured" if any(values) else "missing"
+            status = "measured" if place in method.places else "missing"
             writer.writerow([cell(name), content, label, status, cell(method.notes.get(place, "")), *values])
     for face, first in summary.run.faces.duplicates:
         writer.writerow([cell(shown(face.name)), "", "", "duplicate", f"same content as {shown(first.name)}", *blank])

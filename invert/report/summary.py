@@ -42,6 +42,8 @@ class MethodSummary:
     seconds: Float64[np.ndarray, " measured"]
     """An image, of those measured."""
     peak_bytes: int
+    places: frozenset[int] = frozenset()
+    """Of the faces that it has figures of, in the list."""
     estimates: list[Estimate] = field(default_factory=list)
     """One a metric."""
     marks: list[str] = field(default_factory=list)
@@ -134,7 +136,7 @@ def _collect(
 ) -> MethodSummary:
     values = np.full((len(metrics), len(positions)), np.nan)
     rows = {figure_key(metric): row for row, metric in enumerate(metrics)}
-    seconds, peak = [], 0
+    seconds, peak, places = [], 0, set()
     failures, notes = {}, {}
     for result in book.results(column.method.key):
         place = positions.get(result.content)
@@ -145,6 +147,7 @@ def _collect(
             continue
         for key, row in rows.items():
             values[row, place] = result.figures.get(key, math.nan)
+        places.add(place)
         seconds.append(result.seconds)
         peak = max(peak, result.peak_bytes)
         if result.note:
@@ -156,6 +159,7 @@ def _collect(
         values,
         np.array(seconds),
         peak,
+        frozenset(places),
         unavailable=shown(column.unavailable),
         failures=failed,
         notes=noted,

@@ -177,6 +177,11 @@ def test_what_stopped_in_the_middle_of_a_method_is_not_lost(run):
     assert run()[1] == 2
 
 
+def test_faces_count_as_measured_where_no_metric_can_be_had(run):
+    summary, _ = run(metrics=())
+    assert as_csv(summary).count(",measured,") == 6
+
+
 def test_duplicates_count_once_and_are_named(run, faces_folder):
     shutil.copy(faces_folder / "0.png", faces_folder / "copy.png")
     os.link(faces_folder / "1.png", faces_folder / "link.png")
@@ -292,7 +297,7 @@ def test_a_face_without_a_figure_is_told_and_tried_again_on_request(run, monkeyp
         patch.setattr(type(SSIM), "per_image", lambda self, image, target: fail(image))
         summary, _ = run(metrics=("ssim",))
     assert set(summary.methods[0].notes.values()) == {"SSIM: out of memory"}
-    assert as_csv(summary).count(",SSIM: out of memory,") == 6
+    assert as_csv(summary).count(",measured,SSIM: out of memory,") == 6
     assert remarks(summary) == [
         f"{summary.methods[0].label}: 6 of 6 faces lack a figure, the first: {summary.names[0]}: SSIM: out of memory"
         " (--retry-failed tries them again)"
