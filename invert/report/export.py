@@ -16,7 +16,7 @@ SCHEMA_VERSION = 1
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "∞": r"$\infty$",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "±": r"$\pm$",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "\\char34{}", "±": r"$\pm$",
 }  # fmt: skip
 
 
@@ -141,15 +141,16 @@ def _finite(value: float) -> float | str | None:
 
 def as_latex(summary: Summary) -> str:
     """Write tables for a paper (package booktabs); metrics are rows, methods columns, costs a table of their own."""
-    faces = f"{len(summary.names):,} faces".replace(",", "{,}")
+    faces = "1 face" if len(summary.names) == 1 else f"{len(summary.names):,} faces".replace(",", "{,}")
     rows = []
     for row, metric in enumerate(summary.metrics):
         digits = row_digits(summary, row)
         rows.append([latex(f"{metric.name} {metric.arrow}"), *(_latex_cell(m, row, digits) for m in summary.methods)])
     backbones = [f"{metric.name}: {metric.backbone}" for metric in summary.metrics if metric.backbone != "none"]
+    named = f" {latex('; '.join(backbones))}." if backbones else ""
     caption = (
         f"Means over {faces} at {RESOLUTION}\\,px with 95\\,\\% bootstrap intervals. Bold: best;"
-        f" $\\dagger$: not told from the best by the paired interval. {latex('; '.join(backbones))}."
+        f" $\\dagger$: not told from the best by the paired interval.{named}"
     )
     cost = [["seconds an image", *(latex(number(_mean(method), 3)) for method in summary.methods)]]
     cost.append(["peak memory [GiB]", *(latex(memory(method)) for method in summary.methods)])

@@ -182,6 +182,13 @@ def test_faces_count_as_measured_where_no_metric_can_be_had(run):
     assert as_csv(summary).count(",measured,") == 6
 
 
+def test_the_caption_of_one_face_without_backbones_is_a_sentence(run):
+    summary, _ = run(limit=1)
+    caption = next(line for line in as_latex(summary).splitlines() if "caption" in line)
+    assert "Means over 1 face at" in caption
+    assert caption.endswith("by the paired interval.}")
+
+
 def test_duplicates_count_once_and_are_named(run, faces_folder):
     shutil.copy(faces_folder / "0.png", faces_folder / "copy.png")
     os.link(faces_folder / "1.png", faces_folder / "link.png")

@@ -211,6 +211,10 @@ def test_latex_is_escaped():
     )
 
 
+def test_a_quotation_mark_needs_no_package_of_latex():
+    assert latex('a"b') == r"a\char34{}b"
+
+
 def test_numbers_have_four_digits_that_count():
     assert [digits_of([value]) for value in (14.2, 0.05, 0.9, 297.0, 0.0)] == [2, 5, 4, 1, 4]
     assert number(float("nan"), 3) == "n/a"
