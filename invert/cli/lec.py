@@ -65,6 +65,7 @@ def command(
     from generators.errors import ToolkitError
     from invert.consistency import as_markdown, means, read_rows, write_rows
     from invert.edits import check_name
+    from invert.evaluation.methods import parse_methods
     from invert.evaluation.runner import Plan, Progress, evaluate
     from invert.performance import keep_freed_memory
     from pretrained.catalog import CATALOG
@@ -81,8 +82,12 @@ def command(
         specs = parse_edits(edits)
         if generator in CATALOG:
             specs = [check_name(spec, generator) for spec in specs]
+        methods = parse_methods(method.split(","))
     except ToolkitError as error:
         raise click.UsageError(str(error)) from error
+    for given in methods:
+        if given.is_optimised:
+            raise click.UsageError(f"--method {given.spec}: LEC is of encoders alone; leave the projector, +N and +ptiM out")
     plan = Plan(
         sources,
         tuple(method.split(",")),

@@ -155,6 +155,7 @@ def test_no_name_becomes_a_formula_of_a_spreadsheet(tmp_path):
         (["EMPTY"], "expected images"),
         (["EMPTY", "--edit", "age=nan"], "expected a number"),
         (["EMPTY", "--edit", "agee=1"], "did you mean age"),
+        (["EMPTY", "--method", "projector"], "LEC is of encoders alone"),
     ],
 )
 def test_a_mistake_is_explained(tmp_path, arguments, words):
