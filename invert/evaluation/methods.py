@@ -122,8 +122,8 @@ def _parse(spec: str, steps: int, space: str) -> Method:
         looks = "" if looks == "0" else looks
     if not (looks.isdecimal() and refine.isdecimal() and tune.isdecimal()):
         raise ToolkitError(
-            f"method {spec!r}: expected a number of looks behind '{LOOKS}', of refining steps behind '+', or of tuning steps"
-            f" behind '{TUNED}', as in stylemap{LOOKS}3, stylemap+30 and stylemap+60{TUNED}60"
+            f"method {spec!r}: expected a number of looks, 1 or more, behind '{LOOKS}', of refining steps behind '+', or of"
+            f" tuning steps behind '{TUNED}', as in stylemap{LOOKS}3, stylemap+30 and stylemap+60{TUNED}60"
         )
     file = encoder_names().get(base, Path(base))
     if base == PROJECTOR and (int(refine) or int(looks)):

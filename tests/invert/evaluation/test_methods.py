@@ -57,7 +57,7 @@ def test_a_method_that_is_named_twice_is_one_column(encoder_file):
         ("projector+3", "set by --steps"),
         ("stylemap+x", "expected a number"),
         ("stylemap+3+ptix", "expected a number"),
-        ("stylemap@0", "expected a number of looks"),
+        ("stylemap@0", "expected a number of looks, 1 or more"),
         ("stylemap@two+3", "expected a number of looks"),
         ("projector@2", "for an encoder's code"),
         ("auto", "a table names its methods: take one or more of"),
