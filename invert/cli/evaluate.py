@@ -71,7 +71,13 @@ METRICS = "mse,psnr,ssim,ms-ssim,lpips-squeeze,id-dlib"
     help="aligned: FFHQ crops; photos: the largest face is cut out; auto: looks at a few.",
 )
 @click.option("--steps", default=100, show_default=True, metavar="N", type=click.IntRange(1), help="Steps of the projector.")
-@click.option("--space", default="w_plus", show_default=True, metavar="SPACE", help="Of the projector: w or w_plus.")
+@click.option(
+    "--space",
+    type=click.Choice(["w", "w_plus", "stylemap"]),
+    default="w_plus",
+    show_default=True,
+    help="Of the projector.",
+)
 @click.option("--seed", default=0, show_default=True, metavar="N", type=SEED, help="Of everything random.")
 @click.option(
     "--workers",
@@ -149,12 +155,16 @@ def command(
     from invert.report.summary import shown
 
     tables = [published_table(name) for name in published]
+    specs = parse_edits(edits)
+    for spec in specs:
+        if spec.mask is not None:
+            raise click.UsageError(f"--edit {spec}: evaluate takes no masks; leave @{spec.mask} out")
     plan = Plan(
         sources,
         _split(methods),
         _split(metrics),
         generator,
-        edits=tuple(parse_edits(edits)),
+        edits=tuple(specs),
         split=split,
         limit=limit,
         kind=cast("Literal['auto', 'aligned', 'photos']", kind),

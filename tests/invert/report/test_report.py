@@ -205,6 +205,17 @@ def test_no_file_of_the_report_takes_the_place_of_the_manifest(evaluated, tmp_pa
     assert not manifest.exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--space", "foo"], "'foo' is not one of 'w', 'w_plus'"), (["--edit", "x=2@mouth"], "leave @mouth out")],
+)
+def test_what_no_method_can_do_is_refused_before_any_work(evaluated, arguments, words):
+    result, report = evaluated(*arguments)
+    assert result.exit_code == 2
+    assert words in " ".join(result.output.split())
+    assert not report.parent.exists()
+
+
 def test_latex_is_escaped():
     assert latex(r"a_b & 50% {x} \ ~ ^ ↓ #1 $") == (
         r"a\_b \& 50\% \{x\} \textbackslash{} \textasciitilde{} \textasciicircum{} $\downarrow$ \#1 \$"
