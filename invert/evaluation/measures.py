@@ -108,8 +108,8 @@ class Measures:
 
 def figure_key(description: Description) -> str:
     """Name a figure in the manifest: a backbone with other weights has another key."""
-    text = f"{description.name}|{description.backbone}"
-    return f"{description.key}#{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    text = f"{description.name}|{description.backbone}".encode(errors="surrogateescape")  # Of files with any names.
+    return f"{description.key}#{hashlib.sha256(text).hexdigest()[:8]}"
 
 
 def check_metrics(keys: Sequence[str]) -> None:
