@@ -19,6 +19,7 @@ import csv
 import itertools
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -351,6 +352,11 @@ def _keep(trainer: EncoderTrainer, validation: UInt8[Tensor, "m 3 256 256"] | No
     figures = {}
     if validation is not None:
         figures = validate(trainer, validation, folder / "samples.png")
+        if not all(map(math.isfinite, figures.values())):
+            raise ToolkitError(
+                f"step {trainer.step_number}: the encoder makes no finite images of the validation faces: begin again "
+                f"with a lower --lr than {trainer.schedule.learning_rate:g}"
+            )
         _keep_best(folder / "best.pt", trainer, figures["val_lpips"])
     with whole_file(folder / "checkpoint.pt") as temporary:
         torch.save({"trainer": trainer.state_dict()}, temporary)
@@ -359,7 +365,8 @@ def _keep(trainer: EncoderTrainer, validation: UInt8[Tensor, "m 3 256 256"] | No
 
 def _keep_best(file: Path, trainer: EncoderTrainer, distance: float) -> None:
     """Keep the moving average that did best on the validation faces: a training can go astray after it."""
-    if file.is_file() and torch.load(file, weights_only=True)["val_lpips"] <= distance:
+    best = torch.load(file, weights_only=True)["val_lpips"] if file.is_file() else math.inf
+    if math.isnan(distance) or best <= distance:
         return
     with whole_file(file) as temporary:
         state = {"average": trainer.average.state_dict(), "val_lpips": distance, "step_number": trainer.step_number}

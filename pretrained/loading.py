@@ -184,7 +184,14 @@ def load_encoder(
         raise UnknownName("encoder (nor is there such a file)", str(name_or_path), known)
     checkpoint = read_checkpoint(path)
     encoder = _own_encoder(path) if checkpoint.kind == "safetensors" else _published_encoder(checkpoint, method, notify)
+    if odd := _not_finite(encoder.state_dict()):
+        raise BrokenFile(f"{path}: {odd} holds what is no finite number: its training went astray; take another file")
     return encoder.to(device)
+
+
+def _not_finite(tensors: dict[str, Tensor]) -> str | None:
+    """Return the name of a tensor that holds NaN or infinity, if one does."""
+    return next((name for name, value in tensors.items() if not value.isfinite().all()), None)
 
 
 def _own_encoder(path: Path) -> Encoder:
@@ -269,7 +276,11 @@ def build(network: Callable[..., Network], arguments: dict[str, Any], tensors: d
 
 
 def save_encoder(path: Path, encoder: Encoder, generator: Identity, **card: Any) -> None:
-    """Write an encoder in float16, with what is needed to build it again; further entries of the card must be JSON."""
+    """Write an encoder in float16, with what is needed to build it again; further entries of the card must be JSON.
+
+    Raises:
+        BrokenFile: it has weights that are not finite in float16; nothing is written.
+    """
     names: tuple[str, ...] = ("num_ws", "w_dim", "in_channels")
     if isinstance(encoder, StyleMapEncoder):
         names += ("sizes", "pyramid_channels", "width", "deltas", "looks", "context")
@@ -281,5 +292,7 @@ def save_encoder(path: Path, encoder: Encoder, generator: Identity, **card: Any)
     }
     state = encoder.state_dict()
     tensors = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    if odd := _not_finite(tensors):
+        raise BrokenFile(f"{path}: not written: {odd} is not finite in float16; train again with a lower --lr")
     with whole_file(path) as temporary:
         safetensors.save(temporary, tensors, entries | card)

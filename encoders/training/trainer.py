@@ -26,6 +26,7 @@ from encoders.training.discriminator import LatentAdversary, style_vectors
 from encoders.training.distributed import average_gradients, gather, parallel, rank, world_size
 from encoders.training.losses import Losses, code_error, delta_norm, edit_error, roughness
 from generators.base import Generator
+from generators.errors import ToolkitError
 from generators.latent import AnyBatch, Latent, StyleMaps, as_stylemaps, map_layers, select
 from generators.ops import resize_style
 from generators.preview import PreviewHead
@@ -173,6 +174,7 @@ class EncoderTrainer:
 
         Raises:
             ValueError: there is no face that gets image losses, or fewer of a kind than pieces.
+            ToolkitError: the loss or its gradient is not finite; no weight has changed.
         """
         drawn = sampled.shape[0] if drawn is None else drawn
         if real.shape[0] + drawn == 0:
@@ -209,6 +211,7 @@ class EncoderTrainer:
             for name, value in (terms | {"loss": loss}).items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / parts
         sums["gradient"] = float(nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0))
+        self._check_finite(sums)
         self.optimizer.step()
         if self.adversary is not None:
             sums |= self._step_adversary(self.adversary, torch.cat(vectors))
@@ -217,6 +220,14 @@ class EncoderTrainer:
         if own and self.preview is not None:
             sums["preview"] = self.fit_preview(drawn_codes, drawn_own)
         return sums
+
+    def _check_finite(self, terms: dict[str, float]) -> None:
+        """Stop a training that has gone astray, before it spoils weights that are kept."""
+        if not math.isfinite(terms["loss"]) or not math.isfinite(terms["gradient"]):
+            raise ToolkitError(
+                f"step {self.step_number + 1}: the loss is {terms['loss']:.3g}, its gradient {terms['gradient']:.3g} long; "
+                f"expected finite numbers: begin again with a lower --lr than {self.schedule.learning_rate:g}"
+            )
 
     def _encode(self, image: Image) -> AnyBatch:
         """Encode faces; ReStyle's encoders are taught one of their looks at a step, after the looks before it.

@@ -17,6 +17,7 @@ from encoders.compact import compact_encoder
 from encoders.restyle import restyle
 from encoders.training.losses import Losses
 from encoders.training.trainer import EncoderTrainer, Schedule, mix_neighbours, resize
+from generators.errors import ToolkitError
 from generators.preview import PreviewHead
 
 
@@ -402,3 +403,11 @@ def test_resizing_keeps_flat_images_and_gives_the_side_asked_for(side):
     flat = torch.full((1, 3, 16, 16), 0.25)
     torch.testing.assert_close(resize(flat, side), torch.full((1, 3, side, side), 0.25))
     assert resize(flat, 16) is flat
+
+
+def test_a_step_whose_loss_is_not_finite_stops_the_training_and_changes_nothing(make, data):
+    trainer = make()
+    before = {name: value.clone() for name, value in trainer.encoder.state_dict().items()}
+    with pytest.raises(ToolkitError, match=r"step 1: the loss is nan, .* lower --lr than 0\.002"):
+        trainer.step(data[0] * math.nan, *data[1:])
+    assert all(torch.equal(value, before[name]) for name, value in trainer.encoder.state_dict().items())

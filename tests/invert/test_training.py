@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import csv
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -352,6 +353,17 @@ def test_the_average_that_did_best_on_the_validation_faces_is_returned(
     monkeypatch.setattr("invert.training.validate", validated)
     average = train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, faces[:1], tmp_path, replace(PLAN, steps=3))
     assert all(torch.equal(a, b) for a, b in zip(average.parameters(), seen[1], strict=True))
+
+
+def test_a_training_that_goes_astray_stops_before_it_spoils_what_was_kept(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces, monkeypatch
+):
+    figures = iter([0.5, math.nan])
+    monkeypatch.setattr("invert.training.validate", lambda *_: {"val_mse": 0.0, "val_lpips": next(figures)})
+    with pytest.raises(ToolkitError, match=r"step 2: .* lower --lr than 0\.0003"):
+        train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, faces[:1], tmp_path, PLAN)
+    assert torch.load(tmp_path / "best.pt", weights_only=True)["val_lpips"] == 0.5
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["trainer"]["step_number"] == 1
 
 
 def test_fresh_faces_are_drawn_at_every_step_where_none_are_kept(

@@ -345,3 +345,18 @@ def test_weights_are_the_readers_own_and_not_the_files(generator_file):
         file.write(bytes(1000))
     assert torch.equal(generator.synthesis.const, before)
     assert not any(tensor.is_meta for tensor in [*generator.parameters(), *generator.buffers()])
+
+
+def test_an_encoder_with_weights_that_are_no_numbers_is_neither_written_nor_read(tmp_path, tiny_encoder, tiny_generator):
+    file = tmp_path / "e.safetensors"
+    save_encoder(file, tiny_encoder, tiny_generator.identity)
+    tensors, card = safetensors.load(file)
+    tensors["top.weight"][0] = torch.nan
+    safetensors.save(file, tensors, card)
+    with pytest.raises(BrokenFile, match=r"top\.weight holds what is no finite number"):
+        load_encoder(file)
+    with torch.no_grad():
+        tiny_encoder.top.weight[0] = 1e30
+    with pytest.raises(BrokenFile, match=r"not written: top\.weight is not finite in float16"):
+        save_encoder(tmp_path / "other.safetensors", tiny_encoder, tiny_generator.identity)
+    assert not (tmp_path / "other.safetensors").exists()
