@@ -357,20 +357,28 @@ def _keep(trainer: EncoderTrainer, validation: UInt8[Tensor, "m 3 256 256"] | No
                 f"step {trainer.step_number}: the encoder makes no finite images of the validation faces: begin again "
                 f"with a lower --lr than {trainer.schedule.learning_rate:g}"
             )
-        _keep_best(folder / "best.pt", trainer, figures["val_lpips"])
+        _keep_best(folder / "best.pt", trainer, figures)
     with whole_file(folder / "checkpoint.pt") as temporary:
         torch.save({"trainer": trainer.state_dict()}, temporary)
     return figures
 
 
-def _keep_best(file: Path, trainer: EncoderTrainer, distance: float) -> None:
-    """Keep the moving average that did best on the validation faces: a training can go astray after it."""
-    best = torch.load(file, weights_only=True)["val_lpips"] if file.is_file() else math.inf
-    if math.isnan(distance) or best <= distance:
+def _keep_best(file: Path, trainer: EncoderTrainer, figures: Mapping[str, float]) -> None:
+    """Keep the moving average that did best on the validation faces: a training can go astray after it.
+
+    The squared error decides between equal perceptual distances: they are all 0 where that distance is off.
+    """
+    before = torch.load(file, weights_only=True, map_location="cpu") if file.is_file() else {}
+    best = tuple(before.get(name, math.inf) for name in _JUDGED_BY)
+    ours = tuple(figures[name] for name in _JUDGED_BY)
+    if not (ours < best or any(map(math.isnan, best))):
         return
     with whole_file(file) as temporary:
-        state = {"average": trainer.average.state_dict(), "val_lpips": distance, "step_number": trainer.step_number}
-        torch.save(state, temporary)
+        state = {"average": trainer.average.state_dict(), "step_number": trainer.step_number}
+        torch.save(state | {name: figures[name] for name in _JUDGED_BY}, temporary)
+
+
+_JUDGED_BY = ("val_lpips", "val_mse")
 
 
 def _preview(generator: Generator, resolution: int, seed: int) -> PreviewHead | None:

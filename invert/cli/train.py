@@ -141,7 +141,8 @@ def command(
             bar.set_postfix({name: f"{terms[name]:.3f}" for name in ("l2", "lpips", "code", "preview") if name in terms})
             bar.update(max(0, step) - bar.n)
             if "val_lpips" in terms:
-                bar.write(f"step {step}: validation {perceptual.name} {terms['val_lpips']:.4f}, MSE {terms['val_mse']:.4f}")
+                distance = "" if perceptual.name == "off" else f"{perceptual.name} {terms['val_lpips']:.4f}, "
+                bar.write(f"step {step}: validation {distance}MSE {terms['val_mse']:.4f}")
 
         average = train_encoder(encoder, network, perceptual, real, watched, output, plan, report, likeness, start, faces)
     if rank() == 0:

@@ -453,3 +453,14 @@ def test_processes_that_cannot_share_a_batch_evenly_say_so(
     monkeypatch.setattr("invert.training.world_size", lambda: 2)
     with pytest.raises(ToolkitError, match="2 processes cannot share batch_drawn evenly"):
         train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, replace(PLAN, own=4))
+
+
+def test_the_squared_error_decides_where_there_is_no_perceptual_distance(
+    tmp_path, tiny_generator, tiny_encoder, faces, monkeypatch
+):
+    errors = iter([0.5, 0.1, 0.9])
+    monkeypatch.setattr("invert.training.validate", lambda *_: {"val_mse": next(errors), "val_lpips": 0.0})
+    train_encoder(
+        tiny_encoder, tiny_generator, lambda a, b: a.new_zeros(len(a)), faces, faces[:1], tmp_path, replace(PLAN, steps=3)
+    )
+    assert torch.load(tmp_path / "best.pt", weights_only=True)["step_number"] == 2
