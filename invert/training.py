@@ -37,7 +37,7 @@ from editing.composition import parse_edits
 from editing.errors import EditError
 from encoders.base import Encoder
 from encoders.stylemap import StyleMapEncoder, narrowed
-from encoders.training.distributed import barrier, rank, world_size
+from encoders.training.distributed import barrier, broadcast, rank, world_size
 from encoders.training.losses import Losses
 from encoders.training.trainer import EncoderTrainer, Schedule, random_edits, resize
 from generators.base import Generator, Identity
@@ -178,9 +178,9 @@ def train_encoder(
         terms = trainer.step(photos, images, codes, drawn=plan.batch_drawn // world_size(), own=own, parts=plan.parts)
         terms["seconds"] = time.perf_counter() - began
         if trainer.step_number % plan.every == 0 or trainer.step_number == plan.steps:
-            if rank() == 0:
-                terms |= _keep(trainer, validation, folder)
-            barrier()
+            if rank() == 0 and validation is not None:
+                terms |= _keep_validated(trainer, validation, folder)
+            _save_checkpoint(trainer, folder)
         if rank() == 0:
             append_row(folder / "log.csv", {"step": trainer.step_number, **terms})
             if report is not None:
@@ -287,6 +287,7 @@ def _fit_preview(
     faces = _sampled_batches(trainer.generator, each, folder, 0, slice(rank(), None, world_size()))
     side = 2 * preview.resolution
     preview.solve(trainer.generator, ((codes, resize(image, side)) for image, codes in itertools.islice(faces, 12)))
+    broadcast(preview)  # Each process solved for faces of its own.
     schedule = Schedule(plan.preview_steps, 1e-3, warmup=20)
     for step, (image, codes) in zip(range(plan.preview_steps), faces, strict=False):
         # The perceptual distance is of no use to an image that is still blotchy.
@@ -347,19 +348,28 @@ def _sampled_batches(
         yield from_uint8(images[chosen]).to(device), torch.from_numpy(known[chosen]).float().to(device)
 
 
-def _keep(trainer: EncoderTrainer, validation: UInt8[Tensor, "m 3 256 256"] | None, folder: Path) -> dict[str, float]:
-    """Write the checkpoint; measure on the validation faces first, and keep the average that does best."""
-    figures = {}
-    if validation is not None:
-        figures = validate(trainer, validation, folder / "samples.png")
-        if not all(map(math.isfinite, figures.values())):
-            raise ToolkitError(
-                f"step {trainer.step_number}: the encoder makes no finite images of the validation faces: begin again "
-                f"with a lower --lr than {trainer.schedule.learning_rate:g}"
-            )
-        _keep_best(folder / "best.pt", trainer, figures)
-    with whole_file(folder / "checkpoint.pt") as temporary:
-        torch.save({"trainer": trainer.state_dict()}, temporary)
+def _save_checkpoint(trainer: EncoderTrainer, folder: Path) -> None:
+    """Write all that a resumed run needs; all processes call it together."""
+    state = trainer.state_dict()
+    if rank() == 0:
+        with whole_file(folder / "checkpoint.pt") as temporary:
+            torch.save({"trainer": state}, temporary)
+    barrier()
+
+
+def _keep_validated(trainer: EncoderTrainer, validation: UInt8[Tensor, "m 3 256 256"], folder: Path) -> dict[str, float]:
+    """Measure on the validation faces, and keep the average that does best.
+
+    Raises:
+        ToolkitError: the encoder's codes draw no finite images.
+    """
+    figures = validate(trainer, validation, folder / "samples.png")
+    if not all(map(math.isfinite, figures.values())):
+        raise ToolkitError(
+            f"step {trainer.step_number}: the encoder makes no finite images of the validation faces: begin again "
+            f"with a lower --lr than {trainer.schedule.learning_rate:g}"
+        )
+    _keep_best(folder / "best.pt", trainer, figures)
     return figures
 
 

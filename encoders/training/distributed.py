@@ -47,13 +47,30 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
             parameter.grad /= world_size()
 
 
-def gather(rows: Float[Tensor, "n w_dim"]) -> Float[Tensor, "all w_dim"]:
+def gather(rows: Float[Tensor, "n ..."]) -> Float[Tensor, "all ..."]:
     """Return the rows of all processes, in their order; every process gives equally many."""
     if not _is_on():
         return rows
     parts = [torch.empty_like(rows) for _ in range(world_size())]
     dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
+
+
+def broadcast(module: nn.Module) -> None:
+    """Give a network of every process the weights of the first one's."""
+    if not _is_on():
+        return
+    for value in module.state_dict().values():
+        dist.broadcast(value, 0)
+
+
+def average_terms(terms: dict[str, float], device: torch.device) -> dict[str, float]:
+    """Return numbers as a mean over the processes; all of them name the same ones."""
+    if not _is_on():
+        return terms
+    values = torch.tensor(list(terms.values()), dtype=torch.float32, device=device)
+    dist.all_reduce(values)
+    return dict(zip(terms, (values / world_size()).tolist(), strict=True))
 
 
 def _is_on() -> bool:

@@ -23,7 +23,7 @@ from encoders.base import Encoder
 from encoders.restyle import change, restyle
 from encoders.training.augment import compress, misalign, one_side, patch, random_flip, relight, soften
 from encoders.training.discriminator import LatentAdversary, style_vectors
-from encoders.training.distributed import average_gradients, gather, parallel, rank, world_size
+from encoders.training.distributed import average_gradients, average_terms, gather, parallel, rank, world_size
 from encoders.training.losses import Losses, code_error, delta_norm, edit_error, roughness
 from generators.base import Generator
 from generators.errors import ToolkitError
@@ -170,7 +170,7 @@ class EncoderTrainer:
             parts: in how many pieces the faces are worked on, to save memory; gradients add up.
 
         Returns:
-            Every term's value, before weighting; a mean over the pieces.
+            Every term's value, before weighting; a mean over the pieces and processes.
 
         Raises:
             ValueError: there is no face that gets image losses, or fewer of a kind than pieces.
@@ -219,7 +219,7 @@ class EncoderTrainer:
         self.step_number += 1
         if own and self.preview is not None:
             sums["preview"] = self.fit_preview(drawn_codes, drawn_own)
-        return sums
+        return average_terms(sums, self.device)
 
     def _check_finite(self, terms: dict[str, float]) -> None:
         """Stop a training that has gone astray, before it spoils weights that are kept."""
@@ -298,7 +298,7 @@ class EncoderTrainer:
         return torch.where(instead.to(self.device), moves, offset)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a resumed run needs to go on exactly as if it had never stopped."""
+        """Return all that a resumed run needs to go on as if it had never stopped; all processes call it together."""
         return {
             "encoder": self.encoder.state_dict(),
             "average": self.average.state_dict(),
@@ -306,7 +306,7 @@ class EncoderTrainer:
             "preview": None if self.preview is None else self.preview.state_dict(),
             "preview_optimizer": None if self.preview_optimizer is None else self.preview_optimizer.state_dict(),
             "adversary": None if self.adversary is None else self.adversary.state_dict(),
-            "own": None if self._own is None else [self._own[0], *as_stylemaps(self._own[1])],
+            "own": None if self._own is None else [gather(rows) for rows in (self._own[0], *as_stylemaps(self._own[1]))],
             "step_number": self.step_number,
         }
 
@@ -321,7 +321,8 @@ class EncoderTrainer:
         if self.adversary is not None:
             self.adversary.load_state_dict(state["adversary"])
         if state["own"] is not None:
-            faces, *maps = state["own"]
+            each = len(state["own"][0]) // world_size()
+            faces, *maps = (rows[rank() * each :][:each] for rows in state["own"])
             self._own = faces, tuple(maps)
         self.step_number = state["step_number"]
 

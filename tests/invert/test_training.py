@@ -407,6 +407,7 @@ import torch, torch.distributed as dist
 sys.path[:0] = [{root!r}]
 from encoders.compact import compact_encoder
 from generators.mobilestylegan import MobileStyleGAN
+import invert.training
 from invert.training import Losses, Plan, train_encoder
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
@@ -417,34 +418,48 @@ generator = MobileStyleGAN(**sizes).eval().requires_grad_(False)
 torch.manual_seed(rank)  # Whatever the processes start with, they have to agree.
 encoder = compact_encoder("e4e", generator.num_ws, 8, pyramid_channels=(4, 4, 4), width=4)
 faces = torch.randint(0, 256, (4, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-plan = Plan(steps=int(sys.argv[1]), batch_real=2, batch_sampled=2, batch_drawn=2, own=2, own_every=1, samples=4,
-            preview_resolution=16, preview_steps=1, every=1, losses=Losses(adversarial=0.1, consistency=0.1))
+plan = Plan(steps=2, batch_real=4, batch_sampled=2, batch_drawn=2, own=4, own_every=2, samples=4, preview_resolution=16,
+            preview_steps=1, every=1, losses=Losses(adversarial=0.1, consistency=0.1))
+folder, killed_at = Path(sys.argv[1]), int(sys.argv[2])
+class Spied(invert.training.EncoderTrainer):
+    def step(self, *given, **more):
+        torch.save(self.preview.state_dict(), folder / f"preview{{rank}}-{{self.step_number}}.pt")
+        if self.step_number == killed_at:
+            sys.exit()
+        terms = super().step(*given, **more)
+        torch.save(terms, folder / f"terms{{rank}}-{{self.step_number}}.pt")
+        return terms
+invert.training.EncoderTrainer = Spied
 distance = lambda a, b: (a - b).abs().mean((1, 2, 3))
-train_encoder(encoder, generator, distance, faces, faces[:1], Path(sys.argv[2]), plan)
-torch.save(encoder.state_dict(), Path(sys.argv[2]) / f"rank{{rank}}.pt")
+train_encoder(encoder, generator, distance, faces, faces[:1], folder, plan)
+torch.save(encoder.state_dict(), folder / f"encoder{{rank}}.pt")
 """
 
 
-def test_two_processes_train_one_encoder_and_go_on_with_it(tmp_path):
+def test_two_processes_train_one_encoder_and_go_on_as_if_they_had_never_stopped(tmp_path):
     import subprocess
     import sys
     from pathlib import Path
 
     script = tmp_path / "train.py"
     script.write_text(TWO_PROCESSES.format(root=str(Path(__file__).parents[2])))
-    states = []
-    for steps in (1, 2):
-        arguments = ["--standalone", "--nproc-per-node", "2", str(script), str(steps), str(tmp_path / "run")]
+    for name, killed_at in (("cut", 1), ("cut", -1), ("whole", -1)):
+        arguments = ["--standalone", "--nproc-per-node", "2", str(script), str(tmp_path / name), str(killed_at)]
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", *arguments], capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        states.append([torch.load(tmp_path / "run" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)])
-    for first, second in states:
-        for name, value in first.items():
-            assert torch.equal(value, second[name]), name
-    assert any(not torch.equal(value, states[1][0][name]) for name, value in states[0][0].items())
-    assert [row["step"] for row in rows_of(tmp_path / "run")] == ["1", "2"]
+        assert (tmp_path / name / "encoder0.pt").exists() == (killed_at < 0)
+
+    def kept(name, what):
+        return torch.load(tmp_path / name / what, weights_only=True)
+
+    for what in ("encoder{}.pt", "preview{}-0.pt", "preview{}-1.pt", "terms{}-1.pt", "terms{}-2.pt"):
+        first = kept("whole", what.format(0))
+        for other in (kept("whole", what.format(1)), kept("cut", what.format(0)), kept("cut", what.format(1))):
+            for key, value in first.items():
+                assert torch.equal(torch.as_tensor(value), torch.as_tensor(other[key])), (what, key)
+    assert [row["step"] for row in rows_of(tmp_path / "cut")] == ["1", "2"]
 
 
 def test_processes_that_cannot_share_a_batch_evenly_say_so(
