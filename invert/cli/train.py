@@ -158,13 +158,16 @@ def _join_processes(device: str) -> torch.device:
     import torch
     import torch.distributed as dist
 
+    from invert.evaluation.team import PATIENCE
+
     if "WORLD_SIZE" not in os.environ:
         return choose_device(device)
     number = int(os.environ.get("LOCAL_RANK", "0"))
     place = choose_device(f"cuda:{number}" if device in ("auto", "cuda") and torch.cuda.is_available() else "cpu")
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    # The others wait while the first one draws thousands of faces.
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
     return place
 
 

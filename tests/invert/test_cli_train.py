@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from editing.directions import Direction
 from encoders.compact import compact_encoder
 from invert.cli.main import cli
+from invert.cli.train import _join_processes
 from pretrained.directions import save_direction
 from pretrained.loading import load_encoder
 
@@ -78,3 +80,11 @@ def test_a_mistake_is_told_before_anything_is_drawn(train, tmp_path, arguments, 
     assert result.exit_code != 0
     assert words in f"{result.output} {result.exception}"
     assert not (tmp_path / "run" / "sampled_images.npy").exists()
+
+
+def test_processes_wait_as_long_as_the_first_one_draws(monkeypatch):
+    given = {}
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **options: given.update(options))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert _join_processes("cpu").type == "cpu"
+    assert given["timeout"] >= timedelta(days=1)
