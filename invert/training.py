@@ -169,6 +169,9 @@ def train_encoder(
     sampled = _sampled_batches(generator, plan, drawn, trainer.step_number, share, offsets)
     if preview is not None and not resumed and not fitted:
         _fit_preview(trainer, preview, plan, drawn, report)
+        # Of the preview's optimiser, too; before preview.pt, by which a run that begins again skips the fit.
+        _save_checkpoint(trainer, folder)
+        _keep_preview(preview, drawn)
     real_rows = batches(len(real), plan.batch_real, plan.seed + 2, skip=trainer.step_number)
     while trainer.step_number < plan.steps:
         began = time.perf_counter()
@@ -177,14 +180,15 @@ def train_encoder(
         own = plan.own // world_size() if trainer.step_number % plan.own_every == 0 else 0
         terms = trainer.step(photos, images, codes, drawn=plan.batch_drawn // world_size(), own=own, parts=plan.parts)
         terms["seconds"] = time.perf_counter() - began
-        if trainer.step_number % plan.every == 0 or trainer.step_number == plan.steps:
-            if rank() == 0 and validation is not None:
-                terms |= _keep_validated(trainer, validation, folder)
-            _save_checkpoint(trainer, folder)
-        if rank() == 0:
+        is_kept = trainer.step_number % plan.every == 0 or trainer.step_number == plan.steps
+        if is_kept and rank() == 0 and validation is not None:
+            terms |= _keep_validated(trainer, validation, folder)
+        if rank() == 0:  # Before the checkpoint: rows that it does not know of are cut off, those that lack stay away.
             append_row(folder / "log.csv", {"step": trainer.step_number, **terms})
-            if report is not None:
-                report(trainer.step_number, terms)
+        if is_kept:
+            _save_checkpoint(trainer, folder)
+        if rank() == 0 and report is not None:
+            report(trainer.step_number, terms)
     if (folder / "best.pt").is_file():
         trainer.average.load_state_dict(torch.load(folder / "best.pt", weights_only=True, map_location=device)["average"])
     return trainer.average
@@ -294,8 +298,12 @@ def _fit_preview(
         squared = trainer.fit_preview(codes, image, schedule.rate(step), lpips=0.1 if step >= 50 else 0.0)
         if report is not None and step % 10 == 0:
             report(step - plan.preview_steps, {"preview": squared})
-    if rank() == 0:
-        with whole_file(kept) as temporary:
+
+
+def _keep_preview(preview: PreviewHead, folder: Path) -> None:
+    """Write the preview as the training begins with it, unless the folder keeps one."""
+    if rank() == 0 and not (folder / "preview.pt").is_file():
+        with whole_file(folder / "preview.pt") as temporary:
             torch.save(preview.state_dict(), temporary)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import invert.training
 from editing.directions import Direction
 from editing.errors import EditError
 from encoders.compact import compact_encoder
@@ -479,3 +480,32 @@ def test_the_squared_error_decides_where_there_is_no_perceptual_distance(
         tiny_encoder, tiny_generator, lambda a, b: a.new_zeros(len(a)), faces, faces[:1], tmp_path, replace(PLAN, steps=3)
     )
     assert torch.load(tmp_path / "best.pt", weights_only=True)["step_number"] == 2
+
+
+@pytest.mark.parametrize(
+    ("write", "call"), [("_save_checkpoint", 1), ("_keep_preview", 1), ("append_row", 2), ("_save_checkpoint", 2)]
+)
+def test_a_run_that_is_killed_before_a_write_goes_on_as_if_it_had_never_stopped(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces, monkeypatch, write, call
+):
+    class Killed(Exception):
+        pass
+
+    original, calls = getattr(invert.training, write), itertools.count(1)
+
+    def kill(*given):
+        if next(calls) == call:
+            raise Killed
+        original(*given)
+
+    def train(folder):
+        plan = replace(PLAN, steps=2, every=2)
+        encoder = copy.deepcopy(tiny_encoder)
+        return train_encoder(encoder, tiny_generator, cheap_distance, faces, None, tmp_path / folder, plan)
+
+    monkeypatch.setattr(f"invert.training.{write}", kill)
+    with pytest.raises(Killed):
+        train("cut")
+    monkeypatch.undo()
+    assert_same_weights(train("cut"), train("whole"))
+    assert [row["step"] for row in rows_of(tmp_path / "cut")] == ["1", "2"]
