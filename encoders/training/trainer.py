@@ -164,23 +164,25 @@ class EncoderTrainer:
             sampled: faces that the generator drew.
             codes: their codes.
             drawn: how many of the sampled faces get image losses too (None: all); the codes of all are supervised.
-            own: how many of the real faces are encoded, edited and drawn by the whole generator first. The preview learns
-                from them; their codes are supervised (``consistency``), in this step and, half of them at a time, in all
-                that follow until others are drawn.
+            own: how many of the faces, real ones first, are encoded, edited and drawn by the whole generator before. The
+                preview learns from them; their codes are supervised (``consistency``), in this step and, half of them at a
+                time, in all that follow until others are drawn.
             parts: in how many pieces the faces are worked on, to save memory; gradients add up.
 
         Returns:
-            Every term's value, before weighting; a mean over the pieces and processes.
+            Every term's value, before weighting; a mean over the faces of all pieces and processes.
 
         Raises:
-            ValueError: there is no face that gets image losses, or fewer of a kind than pieces.
+            ValueError: there is no face that gets image losses, or none for some of the pieces.
             ToolkitError: the loss or its gradient is not finite; no weight has changed.
         """
-        drawn = sampled.shape[0] if drawn is None else drawn
+        drawn = sampled.shape[0] if drawn is None else min(drawn, sampled.shape[0])
         if real.shape[0] + drawn == 0:
             raise ValueError("a step needs a real face, or a sampled one that is drawn")
-        if any(0 < count < parts for count in (real.shape[0], sampled.shape[0], own // 2)):
-            raise ValueError(f"{real.shape[0]} real, {sampled.shape[0]} sampled and {own} own faces make no {parts} pieces")
+        if max(real.shape[0], drawn) < parts:
+            raise ValueError(
+                f"{real.shape[0]} real and {drawn} drawn faces make no {parts} pieces: each needs one of a kind"
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.step_number)
         if getattr(self.encoder, "deltas", False):
@@ -188,7 +190,7 @@ class EncoderTrainer:
             self.encoder.stage = self.average.stage = stage  # type: ignore[assignment]
         random = self._random(rank())
         if own:
-            self._own = self.draw_own(real[:own], random)
+            self._own = self.draw_own(torch.cat([real, sampled])[:own], random)
         drawn_own, drawn_codes = self._own or (real[:0], select(codes, slice(0)))
         again = slice(None) if own else slice(self.step_number % 2, None, 2)
         supervised = again if self.losses.consistency else slice(0)
@@ -197,19 +199,24 @@ class EncoderTrainer:
         self.optimizer.zero_grad()
         sums: dict[str, float] = {}
         vectors = []
+        whole = _faces_of_terms(real.shape[0], sampled.shape[0], drawn, own_faces.shape[0])
         for part in range(parts):
             rows = slice(part, None, parts)
             last = part == parts - 1
             with contextlib.nullcontext() if last or self.parallel is self.encoder else self.parallel.no_sync():  # type: ignore[operator]
+                drawn_here = len(range(drawn)[rows])
                 terms, latent = self._terms(
-                    real[rows], sampled[rows], select(codes, rows), len(range(drawn)[rows]),
+                    real[rows], sampled[rows], select(codes, rows), drawn_here,
                     own_faces[rows], select(own_codes, rows), random,
                 )  # fmt: skip
+                here = _faces_of_terms(len(real[rows]), len(sampled[rows]), drawn_here, len(own_faces[rows]))
+                # A mean over the faces of a piece counts as many times as there are faces in it.
+                terms = {name: value * (here[name] / max(1, whole[name])) for name, value in terms.items()}
                 loss = torch.stack([getattr(self.losses, name) * value for name, value in terms.items()]).sum()
-                (loss / parts).backward()
+                loss.backward()
             vectors.append(style_vectors(latent).detach())
             for name, value in (terms | {"loss": loss}).items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) / parts
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
         sums["gradient"] = float(nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0))
         self._check_finite(sums)
         self.optimizer.step()
@@ -396,6 +403,13 @@ class EncoderTrainer:
         torch._foreach_lerp_(list(self.average.parameters()), list(self.encoder.parameters()), 1 - decay)
         for kept, current in zip(self.average.buffers(), self.encoder.buffers(), strict=True):
             kept.copy_(current)
+
+
+def _faces_of_terms(real: int, sampled: int, drawn: int, own: int) -> dict[str, int]:
+    """Return of how many faces each term is a mean."""
+    images = dict.fromkeys(("l2", "lpips", "identity"), real + drawn)
+    trusted = dict.fromkeys(("delta", "roughness", "adversarial"), real + sampled)
+    return images | trusted | {"code": sampled, "w_norm": real, "consistency": own, "edits": sampled + own}
 
 
 def random_edits(
