@@ -377,7 +377,8 @@ def _keep_validated(trainer: EncoderTrainer, validation: UInt8[Tensor, "m 3 256 
             f"step {trainer.step_number}: the encoder makes no finite images of the validation faces: begin again "
             f"with a lower --lr than {trainer.schedule.learning_rate:g}"
         )
-    _keep_best(folder / "best.pt", trainer, figures)
+    if getattr(trainer.average, "stage", None) is None:  # An encoder of deltas is used with all of them on.
+        _keep_best(folder / "best.pt", trainer, figures)
     return figures
 
 

@@ -509,3 +509,13 @@ def test_a_run_that_is_killed_before_a_write_goes_on_as_if_it_had_never_stopped(
     monkeypatch.undo()
     assert_same_weights(train("cut"), train("whole"))
     assert [row["step"] for row in rows_of(tmp_path / "cut")] == ["1", "2"]
+
+
+def test_an_encoder_of_deltas_is_not_judged_before_all_of_them_are_on(tmp_path, tiny_generator, cheap_distance, faces):
+    encoder = compact_encoder("e4e", 12, 32, pyramid_channels=(4, 4, 4), width=4)
+    is_kept = []
+    train_encoder(
+        encoder, tiny_generator, cheap_distance, faces, faces[:1], tmp_path, PLAN,
+        report=lambda step, terms: is_kept.append((tmp_path / "best.pt").is_file()) if step > 0 else None,
+    )  # fmt: skip
+    assert is_kept == [False, True]
