@@ -45,6 +45,7 @@ from generators.errors import ToolkitError, UnknownName
 from generators.mobilestylegan import MobileStyleGAN
 from generators.preview import PreviewHead
 from invert.edits import as_edit, check_name, load_directions
+from invert.errors import OutputError
 from pretrained.cache import whole_file
 from pretrained.directions import direction_names
 from pretrained.loading import load_encoder
@@ -128,8 +129,8 @@ def train_encoder(
         plan: what to do.
         report: called after each step with its number and terms.
         identity: per-image 1 - cosine of face embeddings of two batches of 256 px in [-1, 1]; None: that term is off.
-        start: what this run begins with: the folder of another one (its moving average, preview and sampled faces), or a
-            file or name that ``load_encoder`` takes.
+        start: what this run begins with, where it does not go on: the folder of another one (its moving average, preview
+            and sampled faces), or a file or name that ``load_encoder`` takes.
         faces: the folder of a run whose sampled faces and preview, as it began, serve this one too: drawing and fitting them
             takes long.
 
@@ -138,31 +139,33 @@ def train_encoder(
         any, else the last one.
 
     Raises:
-        ToolkitError: the folder holds a run of another plan, the plan does not fit the processes, or ``start`` or ``faces``
-            hold no such encoder or preview.
+        ToolkitError: the folder holds a run of another plan or cannot be written, the plan does not fit the processes or
+            the generator, or ``start`` or ``faces`` hold no such encoder, faces or preview.
     """
     device = generator.w_avg.device
-    share, offsets = _shares(plan), edit_offsets(plan.edits, generator)  # A mistake leaves no folder behind.
-    if rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        _check_plan(folder, plan)
-    barrier()
+    # A mistake leaves no folder behind.
+    share, offsets = _shares(plan), edit_offsets(plan.edits, generator)
+    _check_settings(plan, generator, len(real))
+    preview = _preview(generator, plan.preview_resolution, plan.seed)
+    drawn = _faces_folder(plan, folder, start, faces)
+    _check_plan(folder, plan)
+    checkpoint = folder / "checkpoint.pt"
+    resumed = checkpoint.is_file()
     encoder.w_avg.copy_(generator.w_avg)
     encoder.to(device)
-    preview = _preview(generator, plan.preview_resolution, plan.seed)
-    fitted = start is not None and begin_with(start, encoder, preview)
+    fitted = start is not None and not resumed and begin_with(start, encoder, preview)
+    barrier()  # The others have read the plan.
+    if rank() == 0:
+        _write_plan(folder, plan)
     trainer = EncoderTrainer(
         encoder, generator, perceptual, Schedule(plan.steps, plan.learning_rate), preview, plan.losses,
         seed=plan.seed, identity=identity, precision=_PRECISIONS[plan.precision], edits=offsets,
     )  # fmt: skip
-    checkpoint = folder / "checkpoint.pt"
-    resumed = checkpoint.is_file()
     if resumed:
         trainer.load_state_dict(torch.load(checkpoint, weights_only=True, map_location=device)["trainer"])
         logger.info("going on from step %d", trainer.step_number)
     if rank() == 0:
         cut_rows(folder / "log.csv", trainer.step_number)
-    drawn = faces or (Path(start) if start is not None and Path(start).is_dir() else folder)
     if plan.samples and rank() == 0:
         sample_faces(generator, plan.samples, plan.seed, drawn, edits=offsets, edited=plan.edited)
     barrier()
@@ -192,6 +195,11 @@ def train_encoder(
     if (folder / "best.pt").is_file():
         trainer.average.load_state_dict(torch.load(folder / "best.pt", weights_only=True, map_location=device)["average"])
     return trainer.average
+
+
+def default_preview(generator: Generator) -> int:
+    """Return the features that the preview of a generator reads where nobody says; 0: it has no preview."""
+    return min(Plan.preview_resolution, generator.img_resolution // 2) if isinstance(generator, MobileStyleGAN) else 0
 
 
 def taught_edits(method: str, generator: Identity) -> tuple[str, ...]:
@@ -238,7 +246,7 @@ def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None)
         if not (run / "checkpoint.pt").is_file():
             raise ToolkitError(f"{run} holds no checkpoint.pt: expected the folder of a training run")
         state = torch.load(run / "checkpoint.pt", weights_only=True, map_location="cpu")["trainer"]
-        weights, drawn = state["average"], state["preview"] or {}
+        weights, drawn = state["average"], state["preview"]
     else:
         source = load_encoder(start)
         weights, has_deltas = source.state_dict(), isinstance(source, StyleMapEncoder) and source.deltas
@@ -325,6 +333,33 @@ def _shares(plan: Plan) -> slice:
     return slice(rank(), None, count)
 
 
+def _check_settings(plan: Plan, generator: Generator, real: int) -> None:
+    """Refuse settings that no step can be taken with."""
+    if getattr(generator, "c_dim", 0):
+        raise ToolkitError(f"{generator.identity} draws by labels, which encoders know nothing of: take one without classes")
+    if plan.precision == "float16" and generator.w_avg.device.type != "cuda":
+        raise ToolkitError("precision float16 is for GPUs alone: use bfloat16, or float32")
+    if not 0 < plan.learning_rate < math.inf:
+        raise ToolkitError(f"a learning rate of {plan.learning_rate}: expected a number above 0, such as 3e-4")
+    sampled = min(plan.batch_sampled, plan.samples + plan.edited) if plan.samples else plan.batch_sampled
+    seen = min(plan.batch_real, real) // world_size(), min(plan.batch_drawn, sampled) // world_size()
+    if max(seen) < plan.parts:
+        raise ToolkitError(
+            f"{seen[0]} real and {seen[1]} drawn faces a step make no {plan.parts} pieces, each with a face of one kind: "
+            "raise --batch-real or --batch-drawn, or lower --parts"
+        )
+
+
+def _faces_folder(plan: Plan, folder: Path, start: Path | str | None, faces: Path | None) -> Path:
+    """Return which run's sampled faces and preview serve: those of ``faces``, of ``start`` if it has some, or its own."""
+    needed = "sampled.json" if plan.samples else "preview.pt"
+    if faces is not None and not (faces / needed).is_file():
+        raise ToolkitError(f"{faces} holds no {needed}: expected the folder of a training run that has faces drawn")
+    if faces is None and start is not None and (Path(start) / needed).is_file():
+        return Path(start)
+    return faces or folder
+
+
 def _sampled_batches(
     generator: Generator,
     plan: Plan,
@@ -407,7 +442,10 @@ def _preview(generator: Generator, resolution: int, seed: int) -> PreviewHead | 
         raise ToolkitError(f"no preview for {type(generator).__name__}: use --preview-resolution 0")
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # Runs of one plan start alike.
-        return PreviewHead.for_generator(generator, resolution).to(generator.w_avg.device)
+        try:
+            return PreviewHead.for_generator(generator, resolution).to(generator.w_avg.device)
+        except ValueError as error:
+            raise ToolkitError(f"--preview-resolution {resolution}: {error}, or 0 for none") from error
 
 
 def sample_faces(
@@ -560,5 +598,16 @@ def _check_plan(folder: Path, plan: Plan) -> None:
                 f"{folder} holds a run with another {', '.join(changed)}: choose another folder, or the same settings "
                 f"({', '.join(f'{key}={before[key]}' for key in changed)})"
             )
-    with whole_file(file) as temporary:
-        temporary.write_text(json.dumps(asdict(plan), indent=2))
+
+
+def _write_plan(folder: Path, plan: Plan) -> None:
+    """Make the folder of a run, with its plan.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        with whole_file(folder / "plan.json") as temporary:
+            temporary.write_text(json.dumps(asdict(plan), indent=2))
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}; choose another folder") from error

@@ -35,7 +35,7 @@ METHODS = ("psp", "e4e", "restyle", "stylemap", "stylemap-e")
 @click.option("--split", metavar="NAME", help="Only the faces that attributes.csv beside them puts into this split.")
 @click.option("--val", "validation", type=click.Path(path_type=Path, exists=True), metavar="DIR|ZIP", help="Faces to watch.")
 @click.option("--val-split", metavar="NAME", help="As --split, for --val.")
-@click.option("--val-count", default=24, show_default=True, metavar="N", help="How many of them.")
+@click.option("--val-count", default=24, show_default=True, metavar="N", type=click.IntRange(1), help="How many of them.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", show_default="runs/METHOD",
               help="The run; the same command goes on with a run that was stopped.")  # fmt: skip
 @click.option("--start", metavar="DIR|FILE|NAME",
@@ -50,14 +50,17 @@ METHODS = ("psp", "e4e", "restyle", "stylemap", "stylemap-e")
 @click.option("--identity", type=click.Path(path_type=Path, exists=True), metavar="FILE",
               help="ArcFace's model_ir_se50.pth, for the identity term; without it that term is off.")  # fmt: skip
 @click.option("--steps", default=1600, show_default=True, metavar="N", type=click.IntRange(1))
-@click.option("--samples", default=3000, show_default=True, metavar="N",
+@click.option("--samples", default=3000, show_default=True, metavar="N", type=click.IntRange(0),
               help="Faces that the generator draws first; 0: fresh ones at every step.")  # fmt: skip
 @click.option("--edited", metavar="N", type=click.IntRange(0), show_default="a third of --samples where edits are taught",
               help="Faces more that it draws first, moved by the edits that are taught.")  # fmt: skip
-@click.option("--batch-real", default=8, show_default=True, metavar="N", help="Real faces a step.")
-@click.option("--batch-sampled", default=8, show_default=True, metavar="N", help="Sampled faces a step.")
-@click.option("--batch-drawn", default=4, show_default=True, metavar="N", help="Sampled faces a step with image losses.")
-@click.option("--own", default=4, show_default=True, metavar="N", help="Faces drawn from the encoder's own, edited codes.")
+@click.option("--batch-real", default=8, show_default=True, metavar="N", type=click.IntRange(0), help="Real faces a step.")
+@click.option("--batch-sampled", default=8, show_default=True, metavar="N", type=click.IntRange(0),
+              help="Sampled faces a step.")  # fmt: skip
+@click.option("--batch-drawn", show_default="4, or all of fewer", metavar="N", type=click.IntRange(0),
+              help="Sampled faces a step with image losses.")  # fmt: skip
+@click.option("--own", default=4, show_default=True, metavar="N", type=click.IntRange(0),
+              help="Faces drawn from the encoder's own, edited codes.")  # fmt: skip
 @click.option("--own-every", default=10, show_default=True, metavar="N", type=click.IntRange(1), help="Steps between them.")
 @click.option("--parts", default=1, show_default=True, metavar="N", type=click.IntRange(1),
               help="Pieces that a step is worked on in, to save memory.")  # fmt: skip
@@ -65,14 +68,17 @@ METHODS = ("psp", "e4e", "restyle", "stylemap", "stylemap-e")
 @device_option
 @click.option(
     "--preview-resolution",
-    default=64,
-    show_default=True,
+    show_default="64, or 0 where the generator has no preview",
     metavar="PX",
+    type=click.IntRange(0),
     help="Features the preview reads; 0: draw whole images.",
 )
-@click.option("--preview-steps", default=400, show_default=True, metavar="N", help="Steps the preview learns alone.")
+@click.option("--preview-steps", default=400, show_default=True, metavar="N", type=click.IntRange(0),
+              help="Steps the preview learns alone.")  # fmt: skip
 @click.option("--lr", "learning_rate", default=3e-4, show_default=True, metavar="RATE")
-@click.option("--every", default=100, show_default=True, metavar="N", help="Steps between checkpoints.")
+@click.option(
+    "--every", default=100, show_default=True, metavar="N", type=click.IntRange(1), help="Steps between checkpoints."
+)
 # Smaller than elsewhere: each step's seed is a multiple of it.
 @click.option("--seed", default=0, show_default=True, metavar="N", type=click.IntRange(0, 2**32 - 1))
 def command(
@@ -92,6 +98,9 @@ def command(
     device: str,
     edits: Sequence[str],
     edited: int | None,
+    batch_sampled: int,
+    batch_drawn: int | None,
+    preview_resolution: int | None,
     **plan_options: int | float | str,
 ) -> None:
     """Train an encoder on faces that the generator draws, whose codes are known, together with real aligned faces.
@@ -108,16 +117,23 @@ def command(
     from invert.dataset import read_faces
     from invert.perceptual import load_training_perceptual
     from invert.performance import keep_freed_memory
-    from invert.training import RECIPES, Plan, taught_edits, train_encoder
+    from invert.training import RECIPES, Plan, default_preview, taught_edits, train_encoder
     from pretrained.errors import DownloadFailed
     from pretrained.loading import load_generator, save_encoder
     from pretrained.lpips import squeezenet_imagenet
 
+    if batch_drawn is not None and batch_drawn > batch_sampled:
+        raise click.UsageError(f"--batch-drawn {batch_drawn}: expected at most --batch-sampled, {batch_sampled}")
     keep_freed_memory()
     place = _join_processes(device)
     output = output or Path("runs") / method
     network = load_generator(generator, place, notify=notify)
     taught = tuple(edit for edit in edits if edit != "none") if edits else taught_edits(method, network.identity)
+    plan_options |= {
+        "batch_sampled": batch_sampled,
+        "batch_drawn": min(Plan.batch_drawn, batch_sampled) if batch_drawn is None else batch_drawn,
+        "preview_resolution": default_preview(network) if preview_resolution is None else preview_resolution,
+    }
     plan = Plan(**plan_options, losses=_weighted(RECIPES[method], weights), edits=taught)  # type: ignore[arg-type]
     plan = replace(plan, edited=(plan.samples // 3 if taught else 0) if edited is None else edited)
     real, _ = read_faces(data, split)

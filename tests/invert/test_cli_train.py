@@ -35,7 +35,7 @@ def train(generator_file, cheap_distance, monkeypatch, tmp_path):
         Image.fromarray(noise).save(faces / f"{number}.png")
 
     def call(method, *arguments):
-        sizes = {"samples": 4, "batch-real": 2, "batch-sampled": 2, "batch-drawn": 1, "own": 2, "preview-resolution": 0}
+        sizes = {"samples": 4, "batch-real": 2, "batch-sampled": 2, "own": 2, "preview-resolution": 0}
         plan = [text for name, value in (sizes | {"steps": 1}).items() for text in (f"--{name}", value)]
         places = ["--data", faces, "--generator", generator_file, "-o", tmp_path / "run", "--device", "cpu"]
         return CliRunner().invoke(cli, ["train", method, *map(str, [*places, *plan, *arguments])])
@@ -73,6 +73,12 @@ def test_edits_that_are_named_are_taught_and_stay_in_the_plan(train, tmp_path, t
         (["--edit", "older=3"], "unknown edit 'older'"),
         (["--edit", "older"], "expected NAME=STRENGTH"),
         (["--sizes", "8,16"], "expected three sides from 1 to 64"),
+        (["--every", "0"], "not in the range x>=1"),
+        (["--seed", "-7"], "not in the range"),
+        (["--own", "-2"], "not in the range x>=0"),
+        (["--val-count", "0"], "not in the range x>=1"),
+        (["--batch-drawn", "5"], "expected at most --batch-sampled, 2"),
+        (["--lr", "nan"], "a learning rate of nan"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_drawn(train, tmp_path, arguments, words):

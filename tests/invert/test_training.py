@@ -4,6 +4,7 @@ import copy
 import csv
 import itertools
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from encoders.psp import GradualStyleEncoder
 from generators.base import Identity
 from generators.errors import ToolkitError, UnknownName
 from generators.preview import PreviewHead
+from invert.errors import OutputError
 from invert.training import (
     Plan,
     _sampled_batches,
@@ -519,3 +521,58 @@ def test_an_encoder_of_deltas_is_not_judged_before_all_of_them_are_on(tmp_path, 
         report=lambda step, terms: is_kept.append((tmp_path / "best.pt").is_file()) if step > 0 else None,
     )  # fmt: skip
     assert is_kept == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"preview_resolution": 7}, "--preview-resolution 7: no features of 7 px: expected a power of 2"),
+        ({"preview_resolution": 256}, "or 0 for none"),
+        ({"batch_real": 0, "batch_sampled": 0}, "0 real and 0 drawn faces a step make no 1 pieces"),
+        ({"batch_real": 0, "batch_sampled": 4, "own": 4, "parts": 2}, "0 real and 1 drawn faces a step make no 2 pieces"),
+        ({"learning_rate": math.nan}, "a learning rate of nan: expected a number above 0"),
+        ({"precision": "float16"}, "float16 is for GPUs alone: use bfloat16"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_and_leave_no_folder(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces, change, words
+):
+    with pytest.raises(ToolkitError, match=words):
+        train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path / "run", replace(PLAN, **change))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_generator_of_classes_is_refused(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
+    tiny_generator.c_dim = 3
+    with pytest.raises(ToolkitError, match="draws by labels"):
+        train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path / "run", PLAN)
+
+
+def test_a_run_that_cannot_be_written_says_so(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(OutputError, match=r"cannot be written: .*choose another folder"):
+            train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, folder, PLAN)
+
+
+def test_faces_are_not_drawn_into_the_folder_of_another_run(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ToolkitError, match=r"empty holds no sampled\.json: expected the folder of a training run"):
+        train_encoder(
+            tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path / "run", PLAN, faces=tmp_path / "empty"
+        )
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_a_run_with_a_preview_begins_with_one_without_and_goes_on_when_that_is_gone(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces
+):
+    first, second = tmp_path / "first", tmp_path / "second"
+    without = replace(PLAN, preview_resolution=0, samples=0, steps=1)
+    train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, first, without)
+    for steps in (1, 2):
+        encoder = copy.deepcopy(tiny_encoder)
+        train_encoder(encoder, tiny_generator, cheap_distance, faces, None, second, replace(PLAN, steps=steps), start=first)
+        shutil.rmtree(first, ignore_errors=True)
+    assert {"preview.pt", "sampled.json"} <= {file.name for file in second.iterdir()}
+    assert [row["step"] for row in rows_of(second)] == ["1", "2"]
