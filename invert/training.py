@@ -16,12 +16,14 @@ writes:
 from __future__ import annotations
 
 import csv
+import hashlib
 import itertools
 import json
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,8 @@ from invert.edits import as_edit, check_name, load_directions
 from invert.errors import OutputError
 from pretrained.cache import whole_file
 from pretrained.directions import direction_names
-from pretrained.loading import load_encoder
+from pretrained.errors import BrokenFile
+from pretrained.loading import describe_encoder, load_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +151,8 @@ def train_encoder(
     _check_settings(plan, generator, len(real))
     preview = _preview(generator, plan.preview_resolution, plan.seed)
     drawn = _faces_folder(plan, folder, start, faces)
-    _check_plan(folder, plan)
+    described = _describe(plan, encoder, generator, real)
+    _check_plan(folder, described, generator)
     checkpoint = folder / "checkpoint.pt"
     resumed = checkpoint.is_file()
     encoder.w_avg.copy_(generator.w_avg)
@@ -156,13 +160,15 @@ def train_encoder(
     fitted = start is not None and not resumed and begin_with(start, encoder, preview)
     barrier()  # The others have read the plan.
     if rank() == 0:
-        _write_plan(folder, plan)
+        _write_plan(folder, described)
     trainer = EncoderTrainer(
         encoder, generator, perceptual, Schedule(plan.steps, plan.learning_rate), preview, plan.losses,
         seed=plan.seed, identity=identity, precision=_PRECISIONS[plan.precision], edits=offsets,
     )  # fmt: skip
     if resumed:
-        trainer.load_state_dict(torch.load(checkpoint, weights_only=True, map_location=device)["trainer"])
+        state = _read_state(checkpoint, device)
+        with _damage_in_words(checkpoint):
+            trainer.load_state_dict(state["trainer"])
         logger.info("going on from step %d", trainer.step_number)
     if rank() == 0:
         cut_rows(folder / "log.csv", trainer.step_number)
@@ -193,7 +199,9 @@ def train_encoder(
         if rank() == 0 and report is not None:
             report(trainer.step_number, terms)
     if (folder / "best.pt").is_file():
-        trainer.average.load_state_dict(torch.load(folder / "best.pt", weights_only=True, map_location=device)["average"])
+        best = _read_state(folder / "best.pt", device)
+        with _damage_in_words(folder / "best.pt"):
+            trainer.average.load_state_dict(best["average"])
     return trainer.average
 
 
@@ -228,11 +236,11 @@ def edit_offsets(edits: Sequence[str], generator: Generator) -> Float[Tensor, "e
 
 
 def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None) -> bool:
-    """Give an encoder, of any kind on the same backbone, the weights of another: a run's moving average, or a file's.
+    """Give an encoder, of any kind on the same backbone, the weights of another: a run's best moving average, or a file's.
 
-    An encoder of deltas begins with the other's coarse styles in all layers, unless that is a file's and one of deltas
-    itself: a run does not say what its encoder was. ReStyle's overlooks at first what was drawn, and begins with the
-    strongest channels of the other's heads where its own are narrower.
+    An encoder of deltas begins with the other's coarse styles in all layers, unless that is one of deltas itself. ReStyle's
+    overlooks at first what was drawn, and begins with the strongest channels of the other's heads where its own are
+    narrower.
 
     Returns:
         Whether the preview was given a run's.
@@ -245,8 +253,7 @@ def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None)
     if run.is_dir():
         if not (run / "checkpoint.pt").is_file():
             raise ToolkitError(f"{run} holds no checkpoint.pt: expected the folder of a training run")
-        state = torch.load(run / "checkpoint.pt", weights_only=True, map_location="cpu")["trainer"]
-        weights, drawn = state["average"], state["preview"]
+        weights, drawn, has_deltas = _read_run(run)
     else:
         source = load_encoder(start)
         weights, has_deltas = source.state_dict(), isinstance(source, StyleMapEncoder) and source.deltas
@@ -264,6 +271,24 @@ def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None)
     if isinstance(encoder, StyleMapEncoder) and encoder.deltas and not has_deltas:
         encoder.styles_to_deltas()
     return preview is not None and drawn is not None
+
+
+def _read_run(run: Path) -> tuple[dict[str, Tensor], dict[str, Tensor] | None, bool]:
+    """Return a run's best moving average or else its last, its preview, and whether its encoder is one of deltas."""
+    state = _read_state(run / "checkpoint.pt")
+    with _damage_in_words(run / "checkpoint.pt"):
+        weights, drawn = dict(state["trainer"]["average"]), state["trainer"]["preview"]
+    if (run / "best.pt").is_file():
+        best = _read_state(run / "best.pt")
+        with _damage_in_words(run / "best.pt"):
+            weights = dict(best["average"])
+    known = {}
+    if (run / "plan.json").is_file():
+        with _damage_in_words(run / "plan.json"):
+            known = _flat(json.loads((run / "plan.json").read_text()))
+    if "encoder.arguments.deltas" not in known and (run / "encoder.safetensors").is_file():  # A run of before that.
+        known = _flat(describe_encoder(load_encoder(run / "encoder.safetensors")), "encoder.")
+    return weights, drawn, bool(known.get("encoder.arguments.deltas"))
 
 
 def _for_two_images(weights: Mapping[str, Tensor], encoder: StyleMapEncoder) -> dict[str, Tensor]:
@@ -290,8 +315,9 @@ def _fit_preview(
     """Teach the preview what the generator draws, before the encoder leans on it; or take what ``folder`` keeps of it."""
     kept = folder / "preview.pt"
     if kept.is_file():
+        state = _read_state(kept, trainer.device)
         try:
-            preview.load_state_dict(torch.load(kept, weights_only=True, map_location=trainer.device))
+            preview.load_state_dict(state)
         except RuntimeError as error:
             raise ToolkitError(f"{kept} is another preview: {error}") from error
         return
@@ -422,7 +448,7 @@ def _keep_best(file: Path, trainer: EncoderTrainer, figures: Mapping[str, float]
 
     The squared error decides between equal perceptual distances: they are all 0 where that distance is off.
     """
-    before = torch.load(file, weights_only=True, map_location="cpu") if file.is_file() else {}
+    before = _read_state(file) if file.is_file() else {}
     best = tuple(before.get(name, math.inf) for name in _JUDGED_BY)
     ours = tuple(figures[name] for name in _JUDGED_BY)
     if not (ours < best or any(map(math.isnan, best))):
@@ -466,10 +492,15 @@ def sample_faces(
     """
     count, plain = count + (edited if edits is not None else 0), count
     image_file, code_file, done_file = folder / "sampled_images.npy", folder / "sampled_codes.npy", folder / "sampled.json"
-    known = json.loads(done_file.read_text()) if done_file.is_file() else {"done": 0}
-    done = known["done"]
+    known, done = {}, 0
+    if done_file.is_file():
+        with _damage_in_words(done_file):
+            known = dict(json.loads(done_file.read_text()))
+            done = int(known["done"])
+        _check_generator(done_file, known, generator)
     if done:
-        total = np.load(image_file, mmap_mode="r").shape[0]
+        with _damage_in_words(done_file):  # Without it, the others are drawn again.
+            total = min(np.load(file, mmap_mode="r").shape[0] for file in (code_file, image_file))
         if known.get("plain", total) != plain or total < count:
             raise ToolkitError(
                 f"{folder} holds another number of sampled faces than the {count} asked for: choose another folder"
@@ -489,7 +520,8 @@ def sample_faces(
         if start % 100 == 0 or start + 4 >= count:
             images.flush()
             with whole_file(done_file) as temporary:
-                temporary.write_text(json.dumps({"done": min(count, start + 4), "seed": seed, "plain": plain}))
+                entries = {"done": min(count, start + 4), "seed": seed, "plain": plain, "generator": _known_as(generator)}
+                temporary.write_text(json.dumps(entries))
     return images[:count], codes[:count]
 
 
@@ -556,24 +588,33 @@ def batches(count: int, size: int, seed: int, skip: int = 0) -> Iterator[np.ndar
 
 def append_row(table: Path, row: dict[str, Any]) -> None:
     """Append a row to a CSV file of fixed columns; what has none is dropped."""
-    terms = [term.name for term in fields(Losses)]
-    columns = ["step", "loss", *terms, "discriminator", "preview", "gradient", "seconds", "val_mse", "val_lpips"]
     new = not table.is_file()
     with table.open("a", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore")
         if new:
             writer.writeheader()
         writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
 
 
+_TERMS = [term.name for term in fields(Losses)]
+_COLUMNS = ["step", "loss", *_TERMS, "discriminator", "preview", "gradient", "seconds", "val_mse", "val_lpips"]
+
+
 def cut_rows(table: Path, last: int) -> None:
-    """Drop the rows of the steps behind a checkpoint, which are about to be done again."""
+    """Drop the rows of the steps behind a checkpoint, which are about to be done again.
+
+    Raises:
+        ToolkitError: it is no log of a training, or one with other columns.
+    """
     if not table.is_file():
         return
-    with table.open(newline="") as file:
-        head, *rows = list(csv.reader(file)) or [[]]
+    with _damage_in_words(table), table.open(newline="") as file:
+        head, *rows = list(csv.reader(file)) or [_COLUMNS]
+        kept = [row for row in rows if row and int(row[0]) <= last]
+    if head != _COLUMNS:
+        raise ToolkitError(f"{table} has other columns than the log of a training: move it elsewhere to go on")
     with whole_file(table) as temporary, temporary.open("w", newline="") as file:
-        csv.writer(file).writerows([head, *(row for row in rows if row and int(row[0]) <= last)])
+        csv.writer(file).writerows([_COLUMNS, *kept])
 
 
 def from_uint8(images: UInt8[np.ndarray, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
@@ -586,28 +627,82 @@ def to_uint8(images: Float[Tensor, "n 3 h w"]) -> UInt8[Tensor, "n 3 h w"]:
     return (images * 127.5 + 127.5).round().clamp(0, 255).byte()
 
 
-def _check_plan(folder: Path, plan: Plan) -> None:
+def _describe(plan: Plan, encoder: Encoder, generator: Generator, real: UInt8[Tensor, "n 3 256 256"]) -> dict[str, Any]:
+    """Return what makes a run the one it is: ``plan.json``. Sixteenths of the faces' sides tell them apart."""
+    faces = hashlib.sha256(real[:, :, ::16, ::16].contiguous().numpy().tobytes()).hexdigest()
+    known = {"encoder": describe_encoder(encoder), "faces": [len(real), faces], "generator": _known_as(generator)}
+    return json.loads(json.dumps(asdict(plan) | known))  # type: ignore[no-any-return]
+
+
+def _known_as(generator: Generator) -> list[str]:
+    """Return a generator's identity as JSON holds it."""
+    return [generator.identity.name, generator.identity.sha256]
+
+
+def _check_generator(file: Path, known: Mapping[str, Any], generator: Generator) -> None:
+    """Refuse what was made for another generator; files from before it was written down are taken."""
+    if "generator" in known and not (theirs := Identity(*known["generator"])).fits(generator.identity):
+        raise ToolkitError(
+            f"{file.parent} was made for the generator {theirs}, not for {generator.identity}: choose another folder, "
+            "or that generator"
+        )
+
+
+def _check_plan(folder: Path, described: dict[str, Any], generator: Generator) -> None:
     """Refuse to go on with a run of another kind; a longer or shorter one, or one validated more often, is the same kind."""
     file = folder / "plan.json"
-    fixed = {key: value for key, value in json.loads(json.dumps(asdict(plan))).items() if key not in ("steps", "every")}
-    if file.is_file():
-        before = json.loads(file.read_text())
-        changed = [key for key, value in fixed.items() if before.get(key, value) != value]
-        if changed:
-            raise ToolkitError(
-                f"{folder} holds a run with another {', '.join(changed)}: choose another folder, or the same settings "
-                f"({', '.join(f'{key}={before[key]}' for key in changed)})"
-            )
+    if not file.is_file():
+        return
+    with _damage_in_words(file):
+        known = json.loads(file.read_text())
+        before = _flat(known)
+    _check_generator(file, known, generator)
+    now = {key: value for key, value in _flat(described).items() if key not in ("steps", "every", "generator")}
+    changed = [key for key, value in now.items() if before.get(key, value) != value]
+    if changed:
+        raise ToolkitError(
+            f"{folder} holds a run with another {', '.join(changed)}: choose another folder, or the same settings "
+            f"({', '.join(f'{key}={before[key]}' for key in changed)})"
+        )
 
 
-def _write_plan(folder: Path, plan: Plan) -> None:
-    """Make the folder of a run, with its plan.
+def _flat(entries: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the entries of nested objects by names such as ``losses.code``."""
+    flat: dict[str, Any] = {}
+    for key, value in entries.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+@contextmanager
+def _damage_in_words(file: Path) -> Iterator[None]:
+    """Turn whatever a damaged file of a run makes its readers raise into a message."""
+    try:
+        yield
+    except ToolkitError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise BrokenFile(f"{file}: damaged or of another kind ({reason}): delete it to begin again without it") from error
+
+
+def _read_state(file: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read a file of a run that torch wrote."""
+    with _damage_in_words(file):
+        state: dict[str, Any] = dict(torch.load(file, weights_only=True, map_location=device))
+    return state
+
+
+def _write_plan(folder: Path, described: Mapping[str, Any]) -> None:
+    """Make the folder of a run, with its plan, and clear it of what a killed one was writing.
 
     Raises:
         OutputError: it cannot be written.
     """
     try:
         with whole_file(folder / "plan.json") as temporary:
-            temporary.write_text(json.dumps(asdict(plan), indent=2))
+            temporary.write_text(json.dumps(described, indent=2))
+        for part in folder.glob(f".*-{'[0-9a-f]' * 12}.*"):
+            part.unlink()
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}; choose another folder") from error

@@ -275,21 +275,24 @@ def build(network: Callable[..., Network], arguments: dict[str, Any], tensors: d
     return built.eval().requires_grad_(False)
 
 
+def describe_encoder(encoder: Encoder) -> dict[str, Any]:
+    """Return what is needed to build an encoder again, beside its tensors."""
+    names: tuple[str, ...] = ("num_ws", "w_dim", "in_channels")
+    if isinstance(encoder, StyleMapEncoder):
+        names += ("sizes", "pyramid_channels", "width", "deltas", "looks", "context")
+    return {
+        "architecture": "stylemap" if isinstance(encoder, StyleMapEncoder) else type(encoder).__name__,
+        "arguments": {name: getattr(encoder, name) for name in names},
+    }
+
+
 def save_encoder(path: Path, encoder: Encoder, generator: Identity, **card: Any) -> None:
     """Write an encoder in float16, with what is needed to build it again; further entries of the card must be JSON.
 
     Raises:
         BrokenFile: it has weights that are not finite in float16; nothing is written.
     """
-    names: tuple[str, ...] = ("num_ws", "w_dim", "in_channels")
-    if isinstance(encoder, StyleMapEncoder):
-        names += ("sizes", "pyramid_channels", "width", "deltas", "looks", "context")
-    entries = {
-        "architecture": "stylemap" if isinstance(encoder, StyleMapEncoder) else type(encoder).__name__,
-        "arguments": {name: getattr(encoder, name) for name in names},
-        "generator": generator.name,
-        "generator_sha256": generator.sha256,
-    }
+    entries = describe_encoder(encoder) | {"generator": generator.name, "generator_sha256": generator.sha256}
     state = encoder.state_dict()
     tensors = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     if odd := _not_finite(tensors):

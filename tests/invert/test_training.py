@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import csv
 import itertools
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -26,6 +27,7 @@ from invert.training import (
     _sampled_batches,
     batches,
     begin_with,
+    cut_rows,
     edit_offsets,
     from_uint8,
     move_codes,
@@ -37,6 +39,7 @@ from invert.training import (
 )
 from pretrained.catalog import DEFAULT_GENERATOR
 from pretrained.directions import direction_names, save_direction
+from pretrained.errors import BrokenFile
 from pretrained.loading import load_encoder, save_encoder
 
 PLAN = Plan(
@@ -576,3 +579,80 @@ def test_a_run_with_a_preview_begins_with_one_without_and_goes_on_when_that_is_g
         shutil.rmtree(first, ignore_errors=True)
     assert {"preview.pt", "sampled.json"} <= {file.name for file in second.iterdir()}
     assert [row["step"] for row in rows_of(second)] == ["1", "2"]
+
+
+def test_a_run_for_another_generator_encoder_or_data_is_not_continued(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces
+):
+    def train(encoder=tiny_encoder, real=faces, folder="run", **more):
+        train_encoder(encoder, tiny_generator, cheap_distance, real, None, tmp_path / folder, PLAN, **more)
+
+    train()
+    with pytest.raises(ToolkitError, match=r"another encoder\.arguments\.sizes: .*=\[2, 4, 1\]"):
+        train(encoder=compact_encoder("psp", 12, 32, pyramid_channels=(16, 12, 8), width=16))
+    with pytest.raises(ToolkitError, match="another faces"):
+        train(real=faces.flip(0))
+    tiny_generator.identity = Identity("other", "1" * 64)
+    with pytest.raises(ToolkitError, match=r"made for the generator tiny .*, not for other"):
+        train()
+    with pytest.raises(ToolkitError, match=r"made for the generator tiny .*, not for other"):
+        train(folder="second", faces=tmp_path / "run")
+
+
+def test_a_run_of_before_its_plan_named_generator_and_data_goes_on(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces
+):
+    train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, replace(PLAN, steps=1))
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    (tmp_path / "plan.json").write_text(
+        json.dumps({key: value for key, value in plan.items() if key not in ("encoder", "faces", "generator")})
+    )
+    (tmp_path / "sampled.json").write_text(json.dumps({"done": 6, "seed": 0}))
+    train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, PLAN)
+    assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2"]
+
+
+def test_an_encoder_of_deltas_goes_on_with_the_best_deltas_of_another_run(
+    tmp_path, tiny_generator, cheap_distance, faces, monkeypatch
+):
+    figures = iter([0.5, 0.1, 0.9])
+    monkeypatch.setattr("invert.training.validate", lambda *_: {"val_mse": 0.0, "val_lpips": next(figures)})
+    encoder = compact_encoder("e4e", 12, 32, pyramid_channels=(4, 4, 4), width=4)
+    best = train_encoder(
+        copy.deepcopy(encoder), tiny_generator, cheap_distance, faces, faces[:1], tmp_path, replace(PLAN, steps=3)
+    )
+    begin_with(tmp_path, encoder, None)
+    assert_same_weights(encoder, best)
+
+
+def test_a_damaged_file_of_a_run_is_told_in_words(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
+    def train(steps):
+        train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, replace(PLAN, steps=steps))
+
+    train(1)
+    for name, content in (
+        ("checkpoint.pt", b""), ("checkpoint.pt", (tmp_path / "checkpoint.pt").read_bytes()[:5000]), ("plan.json", b"half"),
+        ("sampled.json", b"{}"), ("sampled_images.npy", b"half"), ("log.csv", b"step,loss\na,b\n"),
+    ):  # fmt: skip
+        sound = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(BrokenFile, match=r"damaged or of another kind .* delete it"):
+            train(2)
+        (tmp_path / name).write_bytes(sound)
+    torch.save({"trainer": {"step_number": 1}}, tmp_path / "checkpoint.pt")
+    with pytest.raises(BrokenFile, match=r"checkpoint\.pt: damaged or of another kind \(KeyError"):
+        train(2)
+
+
+def test_a_foreign_table_is_not_taken_for_the_log(tmp_path):
+    (tmp_path / "log.csv").write_text("step,loss\n1,2\n")
+    with pytest.raises(ToolkitError, match="other columns than the log of a training"):
+        cut_rows(tmp_path / "log.csv", 1)
+
+
+def test_what_a_killed_run_was_writing_is_cleared_away(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
+    left, other = tmp_path / ".checkpoint-0123456789ab.pt", tmp_path / ".mine.pt"
+    left.touch()
+    other.touch()
+    train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, PLAN)
+    assert (left.exists(), other.exists()) == (False, True)
