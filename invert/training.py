@@ -83,7 +83,7 @@ class Plan:
     """Steps that the preview learns alone."""
     learning_rate: float = 3e-4
     precision: str = "float32"
-    """Of the networks' products: ``float32``, ``bfloat16`` or, on a GPU, ``float16``."""
+    """Of the networks' products: ``float32``, ``bfloat16`` or, on a GPU, ``float16`` with scaled gradients."""
     seed: int = 0
     every: int = 100
     """Steps between checkpoints and validations."""

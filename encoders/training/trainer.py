@@ -90,6 +90,8 @@ class EncoderTrainer:
         self.encoder, self.parallel = encoder, parallel(encoder)
         self.average = copy.deepcopy(encoder).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(encoder.parameters(), betas=(0.9, 0.99), fused=True)
+        # Most gradients of an encoder are too small for float16 unless they are scaled up; bfloat16 has float32's range.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == torch.float16)
         self.preview_optimizer = None
         if preview is not None:
             preview.requires_grad_(False)  # Only while it is fitted: the encoder's steps need no gradient of it.
@@ -142,9 +144,10 @@ class EncoderTrainer:
         error = F.mse_loss(drawn, target)
         loss = error + (lpips * self.perceptual(drawn, target).mean() if lpips else 0)
         self.preview_optimizer.zero_grad()
-        loss.backward()
+        self.scaler.scale(loss).backward()
         average_gradients(self.preview.parameters())
-        self.preview_optimizer.step()
+        self.scaler.step(self.preview_optimizer)
+        self.scaler.update()
         self.preview.requires_grad_(False)
         return error.item()
 
@@ -213,13 +216,15 @@ class EncoderTrainer:
                 # A mean over the faces of a piece counts as many times as there are faces in it.
                 terms = {name: value * (here[name] / max(1, whole[name])) for name, value in terms.items()}
                 loss = torch.stack([getattr(self.losses, name) * value for name, value in terms.items()]).sum()
-                loss.backward()
+                self.scaler.scale(loss).backward()
             vectors.append(style_vectors(latent).detach())
             for name, value in (terms | {"loss": loss}).items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach())
+        self.scaler.unscale_(self.optimizer)
         sums["gradient"] = float(nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0))
         self._check_finite(sums)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.adversary is not None:
             sums |= self._step_adversary(self.adversary, torch.cat(vectors))
         self._update_average()
@@ -230,7 +235,9 @@ class EncoderTrainer:
 
     def _check_finite(self, terms: dict[str, float]) -> None:
         """Stop a training that has gone astray, before it spoils weights that are kept."""
-        if not math.isfinite(terms["loss"]) or not math.isfinite(terms["gradient"]):
+        # A scaled gradient may overflow: that step is left out, and the scale lowered.
+        is_known = math.isfinite(terms["gradient"]) or self.scaler.is_enabled()
+        if not math.isfinite(terms["loss"]) or not is_known:
             raise ToolkitError(
                 f"step {self.step_number + 1}: the loss is {terms['loss']:.3g}, its gradient {terms['gradient']:.3g} long; "
                 f"expected finite numbers: begin again with a lower --lr than {self.schedule.learning_rate:g}"
@@ -314,6 +321,7 @@ class EncoderTrainer:
             "preview_optimizer": None if self.preview_optimizer is None else self.preview_optimizer.state_dict(),
             "adversary": None if self.adversary is None else self.adversary.state_dict(),
             "own": None if self._own is None else [gather(rows) for rows in (self._own[0], *as_stylemaps(self._own[1]))],
+            "scaler": self.scaler.state_dict(),
             "step_number": self.step_number,
         }
 
@@ -327,6 +335,8 @@ class EncoderTrainer:
             self.preview_optimizer.load_state_dict(state["preview_optimizer"])
         if self.adversary is not None:
             self.adversary.load_state_dict(state["adversary"])
+        if state.get("scaler"):  # Runs from before it had none.
+            self.scaler.load_state_dict(state["scaler"])
         if state["own"] is not None:
             each = len(state["own"][0]) // world_size()
             faces, *maps = (rows[rank() * each :][:each] for rows in state["own"])

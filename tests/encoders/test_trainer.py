@@ -196,6 +196,19 @@ def test_bfloat16_learns_about_the_same(make, data):
     assert all(p.dtype == torch.float32 for p in rough.encoder.parameters())
 
 
+def test_float16_loses_no_gradients(make, data):
+    def lost(precision):
+        trainer = make(losses=Losses(code=1e-3), precision=precision)
+        trainer.step(*data)
+        gradients = torch.cat([p.grad.flatten() for p in trainer.encoder.parameters()])
+        return float((gradients == 0).float().mean()), trainer.state_dict()["scaler"]
+
+    (exact, unscaled), (halved, scaled) = lost(torch.float32), lost(torch.float16)
+    assert halved < exact + 0.1
+    assert not unscaled
+    assert scaled["scale"] > 1
+
+
 def test_own_codes_draw_what_is_given_beside_them(make, data, tiny_generator):
     trainer = make(kind="stylemap")
     images, codes = trainer.draw_own(data[0], torch.Generator().manual_seed(5))
