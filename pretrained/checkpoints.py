@@ -103,7 +103,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             return _from_safetensors(path)
         if head[:4] == b"PK\x03\x04":
             return _recognise(path, "PyTorch file", read_torch_zip(path, data), len(data))
-        if head.lstrip()[:1] == b"<":
+        if head.lstrip()[:1] == b"<" or head.startswith(tuple(safetensors.PICTURES)):
             raise BrokenFile(safetensors.looks_like(path))
         try:
             value, _ = unpickle(data, READERS)

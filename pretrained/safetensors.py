@@ -46,6 +46,10 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, card
 
 
+PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"RIFF": "WebP"}
+"""First bytes of pictures, by which they are told from weights: PNG's second byte could begin a pickle."""
+
+
 def looks_like(path: Path) -> str:
     """Say what a file that cannot be read seems to be, by its first bytes."""
     try:
@@ -59,6 +63,8 @@ def looks_like(path: Path) -> str:
         return "it is a web page: a download that needed a confirmation?"
     if head[:4] == b"PK\x03\x04":
         return "it looks like a PyTorch or zip file"
+    if picture := next((name for magic, name in PICTURES.items() if head.startswith(magic)), None):
+        return f"it is a {picture} picture: name a file of weights"
     if compression := next((name for magic, name in COMPRESSED.items() if head.startswith(magic)), None):
         return f"it is compressed with {compression}: unpack it first"
     if head[:1] == b"\x80":

@@ -158,6 +158,7 @@ BROKEN = {
     "nothing": (b"", "it is empty"),
     "a web page": (b"<!DOCTYPE html><html><title>Google Drive - Virus scan warning</title>", "a web page: a download"),
     "a web page after white space": (b"\n\n  <html>", "a web page"),
+    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(99), "a PNG picture: name a file of weights"),
     "text": (b"hello, this is no file of weights at all", "truncated or damaged"),
     "zeros": (bytes(1000), "truncated or damaged"),
     "a memo that was never filled": (b"h\x05.", "a damaged pickle"),
