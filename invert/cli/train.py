@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from encoders.training.losses import Losses
 
+SAMPLED = "sampled"
+"""In the place of a folder of real faces: there are none."""
 METHODS = ("psp", "e4e", "restyle", "stylemap", "stylemap-e")
 
 
@@ -28,9 +30,9 @@ METHODS = ("psp", "e4e", "restyle", "stylemap", "stylemap-e")
 @click.option(
     "--data",
     required=True,
-    type=click.Path(path_type=Path, exists=True),
-    metavar="DIR|ZIP",
-    help="Aligned real faces to learn from.",
+    type=click.Path(path_type=Path),
+    metavar="DIR|ZIP|sampled",
+    help="Aligned real faces to learn from; 'sampled': only faces that the generator draws.",
 )
 @click.option("--split", metavar="NAME", help="Only the faces that attributes.csv beside them puts into this split.")
 @click.option("--val", "validation", type=click.Path(path_type=Path, exists=True), metavar="DIR|ZIP", help="Faces to watch.")
@@ -124,6 +126,11 @@ def command(
 
     if batch_drawn is not None and batch_drawn > batch_sampled:
         raise click.UsageError(f"--batch-drawn {batch_drawn}: expected at most --batch-sampled, {batch_sampled}")
+    is_sampled = str(data) == SAMPLED and not data.exists()
+    if is_sampled and split is not None:
+        raise click.UsageError(f"--data {SAMPLED}: drawn faces have no --split")
+    if not is_sampled and not data.exists():
+        raise click.UsageError(f"--data {data}: no such folder or zip file; expected aligned faces, or the word {SAMPLED}")
     keep_freed_memory()
     place = _join_processes(device)
     output = output or Path("runs") / method
@@ -134,9 +141,11 @@ def command(
         "batch_drawn": min(Plan.batch_drawn, batch_sampled) if batch_drawn is None else batch_drawn,
         "preview_resolution": default_preview(network) if preview_resolution is None else preview_resolution,
     }
+    if is_sampled:
+        plan_options["batch_real"] = 0
     plan = Plan(**plan_options, losses=_weighted(RECIPES[method], weights), edits=taught)  # type: ignore[arg-type]
     plan = replace(plan, edited=(plan.samples // 3 if taught else 0) if edited is None else edited)
-    real, _ = read_faces(data, split)
+    real = torch.zeros(0, 3, 256, 256, dtype=torch.uint8) if is_sampled else read_faces(data, split)[0]
     watched = None if validation is None else read_faces(validation, val_split, limit=val_count)[0]
     torch.manual_seed(plan.seed)
     encoder = compact_encoder(method, network.num_ws, network.w_dim, **({"sizes": _triple(sizes)} if sizes else {}))

@@ -65,6 +65,13 @@ def test_edits_that_are_named_are_taught_and_stay_in_the_plan(train, tmp_path, t
     assert len(np.load(tmp_path / "run" / "sampled_codes.npy")) == 5
 
 
+def test_drawn_faces_alone_will_do(train, tmp_path):
+    result = train("psp", "--data", "sampled")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["batch_real"] == 0
+    load_encoder(tmp_path / "run" / "encoder.safetensors")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -79,6 +86,8 @@ def test_edits_that_are_named_are_taught_and_stay_in_the_plan(train, tmp_path, t
         (["--val-count", "0"], "not in the range x>=1"),
         (["--batch-drawn", "5"], "expected at most --batch-sampled, 2"),
         (["--lr", "nan"], "a learning rate of nan"),
+        (["--data", "nowhere"], "no such folder or zip file; expected aligned faces, or the word sampled"),
+        (["--data", "sampled", "--split", "train"], "drawn faces have no --split"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_drawn(train, tmp_path, arguments, words):
