@@ -239,7 +239,7 @@ def run(generator_file, cheap_distance, tiny_generator, monkeypatch):
 
 
 def test_a_projection_begins_with_the_code_of_an_encoder_of_the_generator(tiny_generator, cheap_distance):
-    assert find_start(tiny_generator) == (None, MEAN_FACE), "the psp that ships is another generator's"
+    assert find_start(tiny_generator) == (None, MEAN_FACE), "the e4e that ships is another generator's"
     code = tiny_generator.mapping(torch.randn(1, 32, generator=torch.Generator().manual_seed(1)))
 
     class Knowing(Encoder):
