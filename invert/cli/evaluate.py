@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
@@ -147,13 +148,16 @@ def command(
     from editing.composition import parse_edits
     from generators.errors import ToolkitError
     from invert.evaluation.runner import Plan, evaluate
-    from invert.evaluation.team import Team, start_workers
+    from invert.evaluation.team import STORE_PORT, Team, start_workers
     from invert.literature import published_table
     from invert.performance import keep_freed_memory
     from invert.report import as_json as to_json
     from invert.report import as_markdown, write_report
     from invert.report.summary import shown
 
+    if STORE_PORT in os.environ or os.environ.get("RANK", "0") != "0":
+        # What is left out of a folder was told by the process that started this one, or is by the first.
+        logging.getLogger("invert.dataset").setLevel(logging.ERROR)
     tables = [published_table(name) for name in published]
     specs = parse_edits(edits)
     for spec in specs:
