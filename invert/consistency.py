@@ -62,8 +62,7 @@ def read_rows(run: Run, manifest: Path) -> list[Row]:
             results = {result.content: result for result in book.results(column.method.key)}
             for content, face in run.faces.files.items():
                 result = results.get(content)
-                why = "not measured yet" if result is None else result.note if result.has(wanted) else result.reason
-                reason = column.unavailable or why
+                reason = column.unavailable or (result.why_not(wanted) if result is not None else "not measured yet")
                 for edit, of in keys.items():
                     values = {form: math.nan if result is None else result.figures.get(of[form], math.nan) for form in forms}
                     rows.append(Row(face.name, content, column.method.spec, edit, **values, reason=reason))

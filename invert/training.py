@@ -47,8 +47,7 @@ from generators.errors import ToolkitError, UnknownName
 from generators.mobilestylegan import MobileStyleGAN
 from generators.preview import PreviewHead
 from invert.edits import as_edit, check_name, load_directions
-from invert.errors import OutputError
-from pretrained.cache import whole_file
+from invert.photo import whole_file
 from pretrained.directions import direction_names
 from pretrained.errors import BrokenFile
 from pretrained.loading import describe_encoder, load_encoder
@@ -699,10 +698,7 @@ def _write_plan(folder: Path, described: Mapping[str, Any]) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    try:
-        with whole_file(folder / "plan.json") as temporary:
-            temporary.write_text(json.dumps(described, indent=2))
-        for part in folder.glob(f".*-{'[0-9a-f]' * 12}.*"):
-            part.unlink()
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}; choose another folder") from error
+    with whole_file(folder / "plan.json") as temporary:
+        temporary.write_text(json.dumps(described, indent=2))
+    for part in folder.glob(f".*-{'[0-9a-f]' * 12}.*"):
+        part.unlink()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invert.cli.options import SEED, choose_device, device_option, generator_option, notify
+from invert.cli.options import DTYPE, SEED, choose_device, device_option, generator_option, notify
 
 if TYPE_CHECKING:
     from invert.attribution import Attributor, Calibration, Picture
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Of the projector; by default those of the calibration.")
 @click.option("--seed", default=0, show_default=True, metavar="N", type=SEED, help="Of the samples.")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
+    "--dtype", type=DTYPE,
     help="That the generator computes in; by default that of the calibration, or float32 for --calibrate.",
 )  # fmt: skip
 @device_option

@@ -142,9 +142,6 @@ def command(
     if report.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"--report {report}: expected a name that ends in .html; CSV, JSON and LaTeX come beside it")
     book = manifest if manifest is not None else report.with_suffix(".sqlite")
-    files = [report, *(report.with_suffix(suffix) for suffix in (".csv", ".json", ".tex"))]
-    if book.resolve() in [file.resolve() for file in files]:
-        raise click.UsageError(f"--manifest {book}: the report would overwrite it; choose a name in .sqlite")
     from editing.composition import parse_edits
     from generators.errors import ToolkitError
     from invert.evaluation.runner import Plan, evaluate
@@ -152,8 +149,11 @@ def command(
     from invert.literature import published_table
     from invert.performance import keep_freed_memory
     from invert.report import as_json as to_json
-    from invert.report import as_markdown, write_report
+    from invert.report import as_markdown, files_of, write_report
     from invert.report.summary import shown
+
+    if book.resolve() in [file.resolve() for file in files_of(report)]:
+        raise click.UsageError(f"--manifest {book}: the report would overwrite it; choose a name in .sqlite")
 
     if STORE_PORT in os.environ or os.environ.get("RANK", "0") != "0":
         # What is left out of a folder was told by the process that started this one, or is by the first.

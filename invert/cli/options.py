@@ -49,9 +49,10 @@ generator_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps."
 )
+DTYPE = click.Choice(["float32", "bfloat16", "float16"])
 dtype_option = click.option(
     "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
+    type=DTYPE,
     default="float32",
     show_default=True,
     help="That the generator computes in; bfloat16 is faster and 43 dB from float32.",

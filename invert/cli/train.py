@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from invert.cli.options import choose_device, device_option, generator_option, notify
+from invert.cli.options import DTYPE, choose_device, device_option, generator_option, notify
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ METHODS = ("psp", "e4e", "restyle", "stylemap", "stylemap-e")
 @click.option("--own-every", default=10, show_default=True, metavar="N", type=click.IntRange(1), help="Steps between them.")
 @click.option("--parts", default=1, show_default=True, metavar="N", type=click.IntRange(1),
               help="Pieces that a step is worked on in, to save memory.")  # fmt: skip
-@click.option("--precision", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
+@click.option("--precision", default="float32", show_default=True, type=DTYPE)
 @device_option
 @click.option(
     "--preview-resolution",

@@ -84,6 +84,10 @@ class Result:
         """Tell whether it was measured with all these figures, in one run or several."""
         return figures <= self.figures.keys() and bool(self.figures or not self.reason)
 
+    def why_not(self, figures: Set[str]) -> str:
+        """Say why these figures, or some of their values, are not there; nothing if all are well."""
+        return self.note if self.has(figures) else self.reason
+
 
 class Manifest:
     """An open manifest; no other process can open it meanwhile.

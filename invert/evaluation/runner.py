@@ -241,7 +241,7 @@ def _pending(run: Run, method: Method, book: Manifest) -> list[list[str]]:
     wanted, labels = run.measures.keys(), {edit.label for edit in run.measures.strip}
     for result in book.results(method.key):
         # What has all its figures is finished, whatever failed when others were asked for.
-        again = bool(result.note if result.has(wanted) else result.reason) and run.plan.retry_failed
+        again = bool(result.why_not(wanted)) and run.plan.retry_failed
         if (result.has(wanted) or result.reason) and not again:
             finished.add(result.content)
     for content in finished & set(run.strip_faces):

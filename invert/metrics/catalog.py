@@ -86,7 +86,7 @@ def identity_metric(key: str, device: str | torch.device = "cpu") -> PairMetric:
     """
     descriptor = load_descriptor(key, device)
     name = f"identity ({descriptor.key}, cosine)"
-    description = Description(f"id-{descriptor.key}", name, True, -1.0, 1.0, descriptor.backbone, descriptor.weights)
+    description = Description(f"id-{descriptor.key}", name, True, -1.0, 1.0, descriptor.backbone, descriptor.hash_weights())
     return PairMetric(description, descriptor.similarity)
 
 
@@ -100,7 +100,7 @@ def same_person_metric(device: str | torch.device = "cpu") -> PairMetric:
     """
     descriptor = load_descriptor("dlib", device)
     name = f"same person (dlib, distance up to {descriptor.same_within:g})"
-    description = Description(_SAME, name, True, 0.0, 1.0, descriptor.backbone, descriptor.weights)
+    description = Description(_SAME, name, True, 0.0, 1.0, descriptor.backbone, descriptor.hash_weights())
     return PairMetric(description, lambda image, target: descriptor.is_same(image, target).float())
 
 

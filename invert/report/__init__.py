@@ -14,7 +14,15 @@ from invert.report.export import as_csv, as_json, as_latex, as_markdown
 from invert.report.page import as_html
 from invert.report.summary import Summary, summarise
 
-__all__ = ["Summary", "as_csv", "as_html", "as_json", "as_latex", "as_markdown", "summarise", "write_report"]
+__all__ = ["Summary", "as_csv", "as_html", "as_json", "as_latex", "as_markdown", "files_of", "summarise", "write_report"]
+
+
+_BESIDE = {".csv": as_csv, ".json": as_json, ".tex": as_latex}
+
+
+def files_of(page: Path) -> list[Path]:
+    """Return what ``write_report`` writes."""
+    return [page, *(page.with_suffix(suffix) for suffix in _BESIDE)]
 
 
 def write_report(run: Run, manifest: Path, page: Path, command: str, published: Sequence[PublishedTable] = ()) -> Summary:
@@ -33,7 +41,7 @@ def write_report(run: Run, manifest: Path, page: Path, command: str, published: 
     with Manifest(manifest) as book, Reader() as reader:
         summary = summarise(run, book, command, published)
         html = as_html(summary, book, reader)
-    texts = {".csv": as_csv(summary), ".json": as_json(summary), ".tex": as_latex(summary), page.suffix: html}
+    texts = {suffix: write(summary) for suffix, write in _BESIDE.items()} | {page.suffix: html}
     for suffix, text in texts.items():
         with whole_file(page.with_suffix(suffix)) as part:
             # Names that are no Unicode were turned into escapes by ``shown``; newlines stay as they are on every system.

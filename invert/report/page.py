@@ -253,11 +253,11 @@ def _edits(summary: Summary, pictures: _Pictures) -> str:
     places = [summary.contents.index(content) for content in summary.run.strip_faces]
     places = [place for place in places if any(place not in m.failures and not m.unavailable for m in summary.methods)]
     strips = []
+    labels = (DRAWN, *(edit.label for edit in measures.strip))
     for place in places:
         cells: list[list[str]] = []
         original = f'<td rowspan="{len(summary.methods)}">{pictures.original(place)}</td>'
         for method in summary.methods:
-            labels = (DRAWN, *(edit.label for edit in measures.strip))
             drawn = [f"<td>{pictures.drawn(place, method, label)}</td>" for label in labels]
             cells.append([_text(method.label), *([] if cells else [original]), *drawn])
         head = ["", "original", "inverted", *(_text(str(edit.spec)) for edit in measures.strip)]
