@@ -17,6 +17,10 @@ class OutputError(ToolkitError):
     """A result that cannot be written."""
 
 
+class ImageError(ToolkitError):
+    """An image that no pixels can show, since it holds NaN or infinite values."""
+
+
 class PredictorError(ToolkitError):
     """A landmark model that is missing or is not dlib's 68-point one."""
 

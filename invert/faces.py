@@ -21,7 +21,7 @@ from torch import Tensor
 from generators.errors import UnknownName
 from invert.errors import NoFaceFound
 from invert.landmarks import Face, find_faces, find_predictor, with_68_landmarks
-from invert.photo import to_tensor
+from invert.photo import check_finite, to_tensor
 
 log = logging.getLogger(__name__)
 
@@ -310,6 +310,7 @@ def paste_back(
 
     Raises:
         ValueError: ``photo`` is not of the size that was aligned, or ``feather`` out of range.
+        ImageError: the drawn face holds NaN or infinite values.
     """
     if not 0 < feather <= _MASK_REACH:
         raise ValueError(f"feather={feather}: expected a share of half the crop in (0, {_MASK_REACH}]")
@@ -338,7 +339,7 @@ def paste_back(
 
 
 def _levels(image: Float[Tensor, "3 size size"]) -> Float32[Tensor, "3 size size"]:
-    return image.detach().float().cpu().clamp(-1, 1).add(1).mul(127.5)
+    return check_finite(image.detach().float()).cpu().clamp(-1, 1).add(1).mul(127.5)
 
 
 def _resize_matrix(scale: float) -> Float64[np.ndarray, "3 3"]:

@@ -22,7 +22,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from invert.errors import OutputError, PhotoError
+from invert.errors import ImageError, OutputError, PhotoError
 from pretrained import cache
 
 log = logging.getLogger(__name__)
@@ -285,9 +285,27 @@ def to_tensor(photo: UInt8[np.ndarray, "height width 3"]) -> Float[Tensor, "3 he
 
 
 def to_uint8(image: Float[Tensor, "*batch 3 height width"]) -> UInt8[np.ndarray, "*batch height width 3"]:
-    """Convert images in [-1, 1] to photos: clamped, rounded to the nearest level; a batch stays a batch."""
-    levels = image.detach().float().add(1).mul(127.5).clamp(0, 255).round().to(torch.uint8)
+    """Convert images in [-1, 1] to photos: clamped, rounded to the nearest level; a batch stays a batch.
+
+    Raises:
+        ImageError: see ``check_finite``.
+    """
+    levels = check_finite(image.detach().float()).add(1).mul(127.5).clamp(0, 255).round().to(torch.uint8)
     return np.ascontiguousarray(levels.movedim(-3, -1).cpu().numpy())
+
+
+def check_finite(image: Float[Tensor, "*batch 3 height width"]) -> Float[Tensor, "*batch 3 height width"]:
+    """Refuse images that no pixels can show, and return the others as they are.
+
+    Raises:
+        ImageError: a value is NaN or infinite, as where a generator draws a code far outside of W.
+    """
+    if not bool(torch.isfinite(image).all()):
+        raise ImageError(
+            f"the drawn image holds {int((~torch.isfinite(image)).sum())} values that are NaN or infinite:"
+            " its code lies too far from those that the generator knows; take smaller strengths, or --dtype float32"
+        )
+    return image
 
 
 def write_image(path: Path | str, photo: UInt8[np.ndarray, "height width 3"], note: str = "") -> None:

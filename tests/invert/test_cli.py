@@ -109,6 +109,13 @@ def test_edits_are_drawn_and_recorded(run, tmp_path, wider):
     assert json.loads((folder / "report.json").read_text())["edits"][0]["strength"] == 2
 
 
+def test_an_edit_that_no_generator_can_draw_is_an_error_and_leaves_no_picture(run, tmp_path, wider):
+    result = run(demo_photo(), "--edit", f"{wider}=1e30")
+    assert result.exit_code == 1
+    assert "values that are NaN or infinite: its code lies too far from those that the generator knows" in result.output
+    assert not list((tmp_path / "out").rglob("*.*g"))
+
+
 def two_faces(folder):
     one = Image.fromarray(read_photo(demo_photo()))
     both = Image.new("RGB", (1024, 512))

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 import struct
 import sys
@@ -18,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms
 
 from invert import photo as photo_module
-from invert.errors import OutputError, PhotoError
+from invert.errors import ImageError, OutputError, PhotoError
 from invert.photo import (
     STDIN,
     decode_photo,
@@ -293,6 +294,14 @@ def test_photos_survive_the_way_to_a_tensor_and_back(photo):
 def test_to_uint8_clamps_and_rounds():
     image = torch.tensor([-7.0, -1.0, 0.0, 0.999, 1.0, 7.0]).reshape(1, 1, -1).expand(3, 1, 6)
     assert to_uint8(image)[0, :, 0].tolist() == [0, 0, 128, 255, 255, 255]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_image_that_no_pixels_can_show_is_refused(value):
+    image = torch.zeros(2, 3, 4, 4)
+    image[1, 0, 2, 2] = value
+    with pytest.raises(ImageError, match=r"holds 1 values that are NaN or infinite.*take smaller strengths"):
+        to_uint8(image)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG", ".webp"])
