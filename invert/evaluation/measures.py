@@ -94,8 +94,9 @@ class Measures:
         figures: list[dict[str, float]] = [{} for _ in images]
         notes: list[list[str]] = [[] for _ in images]
         for measure in self.available:
+            why = "no value for this face (none was found in it, or the generator cannot draw its code)"
             try:
-                rows, why = measure.values(inverter, inversion, images).tolist(), "no value for this face"
+                rows = measure.values(inverter, inversion, images).tolist()
             except (ToolkitError, RuntimeError, ValueError) as error:  # One metric's failure must not cost the others'.
                 rows, why = [[math.nan] * len(figures)] * len(measure.descriptions), str(error)
             for description, row in zip(measure.descriptions, rows, strict=True):
@@ -191,8 +192,12 @@ def _edited(edit: MeasuredEdit, generator: Generator, identities: Sequence[PairM
 
     @torch.no_grad()
     def values(inverter: Inverter, inversion: Inversion, images: Images) -> Float[Tensor, "rows batch"]:
+        lost = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+
         def draw(code: Latent) -> Images:
-            return (inversion.generator or generator).synthesis(edit(code))
+            drawn = (inversion.generator or generator).synthesis(edit(code))
+            lost.logical_or_(~torch.isfinite(drawn).flatten(1).all(1))
+            return drawn.nan_to_num()  # What is measured of it is not reported, and the batch's other faces stand.
 
         rows, drawn = [torch.full((len(images),), math.nan)] * len(forms), None
         if is_encoder(inverter):
@@ -206,7 +211,7 @@ def _edited(edit: MeasuredEdit, generator: Generator, identities: Sequence[PairM
             drawn = draw(inversion.latent) if drawn is None else drawn
             rows += [metric.per_image(drawn, inversion.image) for metric in identities]
             rows += effect(inversion.image, drawn) if attribute in SPREADS else []
-        return torch.stack([row.double().cpu() for row in rows])
+        return torch.stack([row.double().cpu() for row in rows]).masked_fill(lost.cpu(), math.nan)
 
     return Measure(tuple(descriptions), values)
 

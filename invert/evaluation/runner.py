@@ -304,6 +304,8 @@ class _Worker:
             figures, notes = self.run.measures(self.inverter, inversion, images)
             drawn = self._pictures(list(read), inversion)
         except Exception as error:  # Whatever one face brings about, the others go on.
+            if len(read) > 1:
+                return results + [alone for content in read for alone in self._measure([content], [read[content]])]
             return results + [self._failure(content, error) for content in read]
         seconds = cost.seconds / len(read)
         return results + [
@@ -324,7 +326,7 @@ class _Worker:
                 code = select(inversion.latent, number)
                 for edit in self.run.measures.strip:
                     image = (inversion.generator or self.run.generator).synthesis(edit(code))
-                    pictures[number][edit.label] = _jpegs(image)[0]
+                    pictures[number][edit.label] = _jpegs(image.nan_to_num())[0]  # Grey where an edit goes too far.
         return pictures
 
 

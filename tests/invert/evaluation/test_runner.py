@@ -40,14 +40,14 @@ def run(make_plan, tmp_path):
 
 @pytest.fixture
 def broken_inverter(monkeypatch):
-    """Let every method's inverter fail on faces that are bright on average."""
+    """Let every method's inverter fail on a batch with a face that is bright on average."""
     load = Method.load
 
     def loaded(self, generator, perceptual):
         inverter = load(self, generator, perceptual)
 
         def moody(image):
-            if image.mean() > 0:
+            if image.flatten(1).mean(1).max() > 0:
                 raise RuntimeError("too bright")
             return inverter(image)
 
@@ -256,6 +256,13 @@ def test_failures_are_kept_until_they_are_retried(run, broken_inverter):
     assert summary.is_complete
 
 
+def test_a_face_that_fails_costs_the_others_of_its_batch_nothing(run, broken_inverter):
+    summary, _ = run(batch=6)
+    alone, _ = run()
+    assert summary.methods[0].failures == alone.methods[0].failures
+    assert summary.methods[0].values == pytest.approx(alone.methods[0].values, nan_ok=True)
+
+
 def test_other_settings_are_measured_anew(run):
     run(methods=("projector",), steps=1)
     assert run(methods=("projector",), steps=2)[1] == 6
@@ -389,6 +396,23 @@ def test_edits_are_measured_and_drawn(run, tiny_generator, tmp_path, encoder_fil
     with Manifest(tmp_path / "manifest.sqlite") as book:
         labels = [book.labels(content, encoder.method.key) for content in summary.contents]
     assert sum(labels == {DRAWN, summary.run.measures.strip[0].label} for labels in labels) == 4
+
+
+def test_an_edit_that_no_generator_can_draw_is_told_and_costs_no_other_figure(run, tiny_generator, tmp_path):
+    from editing.composition import parse_edits
+    from editing.directions import Direction
+    from pretrained.directions import save_direction
+
+    file = tmp_path / "wider.safetensors"
+    save_direction(file, Direction.of("wider", torch.eye(tiny_generator.w_dim)[0], tiny_generator.identity))
+    summary, _ = run(edits=tuple(parse_edits([f"{file}=1e30"])), batch=3)
+    (method,) = summary.methods
+    assert not method.failures
+    assert np.isfinite(method.values[:2]).all()
+    assert np.isnan(method.values[2:]).all()
+    assert len(method.notes) == 6
+    assert all("wider.safetensors=+1e+30, avg: no value for this face (" in note for note in method.notes.values())
+    assert run(edits=summary.run.plan.edits, batch=3)[1] == 0
 
 
 def test_batches_keep_their_make_up_and_measure_the_same_faces(run):
