@@ -640,7 +640,11 @@ def _known_as(generator: Generator) -> list[str]:
 
 def _check_generator(file: Path, known: Mapping[str, Any], generator: Generator) -> None:
     """Refuse what was made for another generator; files from before it was written down are taken."""
-    if "generator" in known and not (theirs := Identity(*known["generator"])).fits(generator.identity):
+    if "generator" not in known:
+        return
+    with _damage_in_words(file):
+        name, sha256 = map(str, known["generator"])
+    if not (theirs := Identity(name, sha256)).fits(generator.identity):
         raise ToolkitError(
             f"{file.parent} was made for the generator {theirs}, not for {generator.identity}: choose another folder, "
             "or that generator"

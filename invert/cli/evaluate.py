@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from invert.cli.options import SEED, choose_device, device_option, dtype_option, generator_option, notify
+from invert.cli.options import SEED, choose_device, device_option, dtype_option, generator_option, notify, space_option
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -72,13 +72,7 @@ METRICS = "mse,psnr,ssim,ms-ssim,lpips-squeeze,id-dlib"
     help="aligned: FFHQ crops; photos: the largest face is cut out; auto: looks at a few.",
 )
 @click.option("--steps", default=100, show_default=True, metavar="N", type=click.IntRange(1), help="Steps of the projector.")
-@click.option(
-    "--space",
-    type=click.Choice(["w", "w_plus", "stylemap"]),
-    default="w_plus",
-    show_default=True,
-    help="Of the projector.",
-)
+@space_option
 @click.option("--seed", default=0, show_default=True, metavar="N", type=SEED, help="Of everything random.")
 @click.option(
     "--workers",

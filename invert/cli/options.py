@@ -49,6 +49,13 @@ generator_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps."
 )
+space_option = click.option(
+    "--space",
+    type=click.Choice(["w", "w_plus", "stylemap"]),
+    default="w_plus",
+    show_default=True,
+    help="Of the projector: one style vector for all layers, one for each, or maps.",
+)
 DTYPE = click.Choice(["float32", "bfloat16", "float16"])
 dtype_option = click.option(
     "--dtype",
@@ -103,7 +110,7 @@ _RECIPE_OPTIONS = (
     click.option(
         "--steps", default=100, show_default=True, metavar="N", type=click.IntRange(1), help="Steps of the projector."
     ),
-    click.option("--space", default="w_plus", show_default=True, metavar="SPACE", help="Of the projector: w or w_plus."),
+    space_option,
     click.option(
         "--edit",
         "edits",

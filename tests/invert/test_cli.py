@@ -265,7 +265,7 @@ def test_refinement_gives_a_history(run, tmp_path):
         (["--edit", "age"], "expected NAME=STRENGTH"),
         (["--edit", "age=nan"], "expected a number"),
         (["--generator", "mobilestylegan-ffhq-1024", "--recipe", "gone.toml"], "gone.toml: cannot be read"),
-        (["--method", "projector", "--space", "wplus"], "unknown space 'wplus': did you mean w_plus"),
+        (["--method", "projector", "--space", "wplus"], "'wplus' is not one of 'w', 'w_plus', 'stylemap'"),
         (["--generator", "mobilestylegan-ffhq"], "did you mean mobilestylegan-ffhq-1024"),
         (["--face", "biggest"], "expected largest, all or a number"),
         (["--device", "cuda:99"], "--device cuda:99"),

@@ -632,7 +632,8 @@ def test_a_damaged_file_of_a_run_is_told_in_words(tmp_path, tiny_generator, tiny
     train(1)
     for name, content in (
         ("checkpoint.pt", b""), ("checkpoint.pt", (tmp_path / "checkpoint.pt").read_bytes()[:5000]), ("plan.json", b"half"),
-        ("sampled.json", b"{}"), ("sampled_images.npy", b"half"), ("log.csv", b"step,loss\na,b\n"),
+        ("plan.json", b'{"generator": 5}'), ("sampled.json", b"{}"), ("sampled_images.npy", b"half"),
+        ("log.csv", b"step,loss\na,b\n"),
     ):  # fmt: skip
         sound = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content)
