@@ -74,11 +74,8 @@ def time_steps() -> None:
 
 def commands() -> list[tuple[str, str, str]]:
     rows = []
-    for options in (
-        ["--method", "stylemap"],
-        ["--method", "stylemap", "--refine", "30"],
-        ["--method", "projector", "--steps", "100"],
-    ):
+    for preset, *edits in (["fast"], ["better", "--edit", "age=+2", "--edit", "smile=-1"], ["best"]):
+        options = ["--preset", preset, *edits]
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "invert.cli.main", "--demo", *options, "-o", folder]
             began = time.perf_counter()
