@@ -84,9 +84,7 @@ class Reader:
         if face.problem:
             raise PhotoError(f"{face.name}: {face.problem}")
         if face.member is None:
-            if not face.path.is_file():  # A pipe of that name would be waited for without end.
-                raise PhotoError(f"{face.name}: {'not a file' if face.path.exists() else 'no such file'}")
-            return read_bytes(face.path)
+            return _read_file(face)
         try:
             if face.path not in self._archives:
                 self._archives[face.path] = zipfile.ZipFile(face.path)
@@ -97,6 +95,17 @@ class Reader:
         if len(data) > MAX_MEMBER_BYTES:
             raise PhotoError(f"{face.name}: unpacks to more than {MAX_MEMBER_BYTES // 2**20} MB")
         return data
+
+
+def _read_file(face: FaceFile) -> bytes:
+    try:
+        if not stat.S_ISREG(face.path.stat().st_mode):  # A pipe of that name would be waited for without end.
+            raise PhotoError(f"{face.name}: not a file")
+        return read_bytes(face.path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise PhotoError(f"{face.name}: no such file") from error
+    except OSError as error:
+        raise PhotoError(f"{face.name}: cannot be read: {error.strerror or error}") from error
 
 
 def find_faces(sources: Sequence[Path], split: str | None = None, limit: int | None = None) -> list[FaceFile]:
@@ -125,7 +134,7 @@ def find_faces(sources: Sequence[Path], split: str | None = None, limit: int | N
 
 def is_celeba_hq(source: Path) -> bool:
     """Tell whether a folder is laid out as CelebAMask-HQ publishes CelebA-HQ."""
-    return source.name == CELEBA_HQ or (source / CELEBA_HQ).is_dir() or (source / CELEBA_MAPPING).is_file()
+    return source.name == CELEBA_HQ or _is_folder(source / CELEBA_HQ) or _is_file(source / CELEBA_MAPPING)
 
 
 def read_faces(
@@ -199,15 +208,15 @@ def _faces_of(source: Path, split: str | None) -> list[FaceFile]:
 
 def _listed(source: Path, split: str | None) -> tuple[list[FaceFile], Path]:
     """List a source's faces, and the file or folder that they really lie in."""
-    if source.suffix.lower() in LISTS and source.is_file():
+    if source.suffix.lower() in LISTS and _is_file(source):
         return _from_list(source), source
-    if source.suffix.lower() in PHOTO_SUFFIXES and not source.is_dir():
+    if source.suffix.lower() in PHOTO_SUFFIXES and not _is_folder(source):
         return [_face(source, str(source))], source
-    if not source.is_dir():
+    if not _is_folder(source):
         return _in_archive(source, split)
-    if (source / CELEBA_HQ).is_dir():
+    if _is_folder(source / CELEBA_HQ):
         source = source / CELEBA_HQ
-    elif split is not None and (source / split).is_dir() and not (source / TABLE).is_file():
+    elif split is not None and _is_folder(source / split) and not _is_file(source / TABLE):
         source = source / split
     faces, zips = list(_images_in(source, recursive=False)), _zips_in(source)
     if faces:
@@ -220,6 +229,21 @@ def _listed(source: Path, split: str | None) -> tuple[list[FaceFile], Path]:
     if faces:
         _tell_left_out(source, "the pictures in its subfolders", zips)
     return faces, source
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether there is such a file; ``Path.is_file`` raises where a name is too long or a folder may not be entered."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _tell_left_out(folder: Path, read: str, others: Sequence[Path]) -> None:
@@ -236,7 +260,7 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def _zips_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.zip") if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in folder.glob("*.zip") if _is_file(path) and not path.name.startswith("."))
 
 
 def _images_in(folder: Path, recursive: bool) -> Iterator[FaceFile]:
@@ -284,10 +308,10 @@ def _members(archive: Path) -> Iterator[FaceFile]:
 
 
 def _infos(archive: Path) -> list[zipfile.ZipInfo]:
-    if not archive.is_file():  # A device or a pipe of that name would be read without end.
-        what = "neither a file nor a folder" if archive.exists() else "no such file"
-        raise PhotoError(f"{archive}: {what}; expected a folder or a zip file of images")
     try:
+        if not archive.is_file():  # A device or a pipe of that name would be read without end.
+            what = "neither a file nor a folder" if archive.exists() else "no such file"
+            raise PhotoError(f"{archive}: {what}; expected a folder or a zip file of images")
         with zipfile.ZipFile(archive) as opened:
             return sorted(opened.infolist(), key=lambda info: info.filename)
     except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
@@ -303,12 +327,12 @@ def _from_list(file: Path) -> list[FaceFile]:
     if any("\0" in name for name in names):
         raise PhotoError(f"{file}: not a text file; expected one image a line")
     # A picture may be called #1.jpg.
-    return [_face(file.parent / name, name) for name in names if name[0] != "#" or (file.parent / name).is_file()]
+    return [_face(file.parent / name, name) for name in names if name[0] != "#" or _is_file(file.parent / name)]
 
 
 def _membership(root: Path, source: Path, split: str) -> Callable[[str], bool]:
     """Return what tells of a name without folder and suffix whether it is in a split."""
-    folder = root if root.is_dir() else root.parent
+    folder = root if _is_folder(root) else root.parent
     places = dict.fromkeys((root, folder, source, source.parent))
     table = _find_table(places, TABLE) if root.name != CELEBA_HQ else None
     if table is not None:
@@ -326,9 +350,9 @@ def _membership(root: Path, source: Path, split: str) -> Callable[[str], bool]:
 def _find_table(places: Iterable[Path], name: str) -> FaceFile | None:
     """Find a table in the first folder that has it, or zip file, there at whatever depth."""
     for place in places:
-        if (place / name).is_file():
+        if _is_file(place / name):
             return FaceFile(str(place / name), place / name)
-        if place.is_file() and zipfile.is_zipfile(place):
+        if _is_file(place) and zipfile.is_zipfile(place):
             members = [info.filename for info in _infos(place) if PurePosixPath(info.filename).name == name]
             if members:
                 member = min(members, key=lambda member: member.count("/"))

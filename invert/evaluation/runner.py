@@ -27,7 +27,7 @@ from generators.base import Generator
 from generators.errors import ToolkitError
 from generators.latent import select
 from invert.dataset import Reader, find_faces
-from invert.errors import NoFaceFound, PhotoError
+from invert.errors import PhotoError
 from invert.evaluation.faces import RESOLUTION, Faces, Kind, hash_faces, kind_of, prefetch, read_face
 from invert.evaluation.manifest import Manifest, ManifestError, Result, part_of, parts_of
 from invert.evaluation.measures import Measures, check_metrics, load_measures
@@ -268,7 +268,7 @@ class _Worker:
         self.on_progress(Progress(self.method.spec, 0, total, 0))
         with Reader() as reader:
 
-            def read(group: Sequence[str]) -> list[UInt8[np.ndarray, "3 256 256"] | ToolkitError]:
+            def read(group: Sequence[str]) -> list[UInt8[np.ndarray, "3 256 256"] | Exception]:
                 return [self._read(reader, content) for content in group]
 
             for group, pictures in prefetch(read, groups):
@@ -277,20 +277,16 @@ class _Worker:
                 done, failed = done + len(results), failed + sum(bool(result.reason) for result in results)
                 self.on_progress(Progress(self.method.spec, done, total, failed))
 
-    def _read(self, reader: Reader, content: str) -> UInt8[np.ndarray, "3 256 256"] | ToolkitError:
+    def _read(self, reader: Reader, content: str) -> UInt8[np.ndarray, "3 256 256"] | Exception:
         try:
             return read_face(reader, self.run.faces.files[content], self.run.kind, content)
-        except (PhotoError, NoFaceFound) as error:
+        except Exception as error:  # Whatever one file brings about, the others go on.
             return error
 
-    def _measure(
-        self, group: Sequence[str], pictures: Sequence[UInt8[np.ndarray, "3 256 256"] | ToolkitError]
-    ) -> list[Result]:
-        read = {c: picture for c, picture in zip(group, pictures, strict=True) if not isinstance(picture, ToolkitError)}
+    def _measure(self, group: Sequence[str], pictures: Sequence[UInt8[np.ndarray, "3 256 256"] | Exception]) -> list[Result]:
+        read = {c: picture for c, picture in zip(group, pictures, strict=True) if not isinstance(picture, Exception)}
         results = [
-            self._failure(c, picture)
-            for c, picture in zip(group, pictures, strict=True)
-            if isinstance(picture, ToolkitError)
+            self._failure(c, picture) for c, picture in zip(group, pictures, strict=True) if isinstance(picture, Exception)
         ]
         if not read:
             return results

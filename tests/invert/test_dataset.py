@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -176,6 +178,56 @@ def test_a_list_names_images_beside_itself_and_keeps_what_is_missing(folder):
         reader.read(faces[1])
 
 
+def test_a_line_that_no_file_can_be_called_is_a_picture_that_cannot_be_read(folder):
+    (folder / "faces.txt").write_text(f"# {'word ' * 60}\n{'x' * 300}.png\na.png\n")
+    long, short = find_faces([folder / "faces.txt"])
+    assert short.name == "a.png"
+    with Reader() as reader, pytest.raises(PhotoError, match=r"x\.png: cannot be read: File name too long"):
+        reader.read(long)
+
+
+def forbid(monkeypatch, folder, entering_only=False):
+    """Take permissions from a folder, in a way that holds for root, too."""
+    status, scan = Path.stat, os.scandir
+
+    def refused(path):
+        return Path(path).is_relative_to(folder) and Path(path) != folder
+
+    def guarded_stat(path, **kwargs):
+        if refused(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return status(path, **kwargs)
+
+    def guarded_scan(path="."):
+        if refused(path) or (Path(path) == folder and not entering_only):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(Path, "stat", guarded_stat)
+    monkeypatch.setattr(os, "scandir", guarded_scan)
+
+
+def test_files_of_a_folder_that_may_not_be_entered_have_a_reason(folder, monkeypatch):
+    (folder / "faces.txt").write_text("shut/a.png\nb.png\n")
+    (folder / "shut").mkdir()
+    (folder / "a.png").rename(folder / "shut/a.png")
+    forbid(monkeypatch, folder / "shut", entering_only=True)
+    for faces in (find_faces([folder / "faces.txt"])[:1], find_faces([folder / "shut"])):
+        assert [face.stem for face in faces] == ["a"]
+        with Reader() as reader, pytest.raises(PhotoError, match=r"a\.png: cannot be read: Permission denied"):
+            reader.read(faces[0])
+
+
+def test_a_file_that_went_away_while_it_was_opened_has_a_reason(folder, monkeypatch):
+    def stale(path):
+        raise OSError(errno.ESTALE, "Stale file handle", str(path))
+
+    (face,) = find_faces([folder], limit=1)
+    monkeypatch.setattr("invert.dataset.read_bytes", stale)
+    with Reader() as reader, pytest.raises(PhotoError, match=r"a\.png: cannot be read: Stale file handle"):
+        reader.read(face)
+
+
 def test_a_picture_whose_name_begins_like_a_comment_is_taken(folder):
     (folder / "#1.png").write_bytes(jpeg(1))
     (folder / "faces.txt").write_text("# 2.png\n#1.png\na.png\n")
@@ -220,8 +272,6 @@ def test_a_signature_changes_with_the_file(folder):
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
-    import os
-
     (tmp_path / "a.png").write_bytes(jpeg(1))
     os.mkfifo(tmp_path / "pipe.png")
     face = find_faces([tmp_path])[1]
@@ -230,8 +280,6 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 
 def test_what_is_neither_a_file_nor_a_folder_is_not_read(tmp_path):
-    import os
-
     os.mkfifo(tmp_path / "faces.txt")
     for source in (tmp_path / "faces.txt", Path("/dev/zero")):
         with pytest.raises(PhotoError, match="neither a file nor a folder; expected a folder or a zip file"):

@@ -243,6 +243,20 @@ def test_broken_files_are_rows_with_a_reason(run, faces_folder):
     assert summary.methods[0].estimates[0].count == 6
 
 
+def test_a_disk_that_fails_while_a_run_is_on_costs_its_faces_alone(run, faces_folder, monkeypatch):
+    read = invert.evaluation.runner.read_face
+
+    def failing(reader, face, *rest):
+        if face.name == "3.png":
+            raise OSError(5, "Input/output error", str(face.path))
+        return read(reader, face, *rest)
+
+    monkeypatch.setattr(invert.evaluation.runner, "read_face", failing)
+    summary, _ = run()
+    assert summary.methods[0].measured == 5
+    assert "Input/output error" in summary.methods[0].failures[3]
+
+
 def test_failures_are_kept_until_they_are_retried(run, broken_inverter):
     first, inverted = run()
     failed = len(first.methods[0].failures)
