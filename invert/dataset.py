@@ -197,9 +197,16 @@ def _faces_of(source: Path, split: str | None) -> list[FaceFile]:
         zips = [path.name for path in _zips_in(root)]
         found = f"found several: {', '.join(zips)}; name those to read" if len(zips) > 1 else "found neither"
         raise PhotoError(f"{source}: expected images or one zip file of images, {found}")
-    if split is None or root.name == split:
+    if split is None or (root.name == split and root != source):
         return faces
     in_split = _membership(root, source, split)
+    if in_split is None:
+        if source.absolute().name == split:  # The subfolder of a split, named by itself.
+            return faces
+        missing = f"{(root if _is_folder(root) else root.parent) / TABLE}"
+        if root.name == CELEBA_HQ or is_celeba_hq(source):
+            missing = f"{CELEBA_MAPPING} (it comes with CelebAMask-HQ) beside {CELEBA_HQ}"
+        raise ToolkitError(f"the split {split!r} was asked for, but there is no {missing}")
     kept = [face for face in faces if in_split(face.stem)]
     if not kept:
         raise PhotoError(f"{source}: no images of the split {split!r} to read")
@@ -330,8 +337,8 @@ def _from_list(file: Path) -> list[FaceFile]:
     return [_face(file.parent / name, name) for name in names if name[0] != "#" or _is_file(file.parent / name)]
 
 
-def _membership(root: Path, source: Path, split: str) -> Callable[[str], bool]:
-    """Return what tells of a name without folder and suffix whether it is in a split."""
+def _membership(root: Path, source: Path, split: str) -> Callable[[str], bool] | None:
+    """Return what tells of a name without folder and suffix whether it is in a split; None: nothing does."""
     folder = root if _is_folder(root) else root.parent
     places = dict.fromkeys((root, folder, source, source.parent))
     table = _find_table(places, TABLE) if root.name != CELEBA_HQ else None
@@ -341,10 +348,7 @@ def _membership(root: Path, source: Path, split: str) -> Callable[[str], bool]:
     if mapping is not None:
         numbers = _celeba_numbers(mapping, split)
         return lambda stem: stem.isdecimal() and int(stem) in numbers
-    expected = f"{folder / TABLE}"
-    if root.name == CELEBA_HQ or is_celeba_hq(source):
-        expected = f"{CELEBA_MAPPING} (it comes with CelebAMask-HQ) beside {CELEBA_HQ}"
-    raise ToolkitError(f"the split {split!r} was asked for, but there is no {expected}")
+    return None
 
 
 def _find_table(places: Iterable[Path], name: str) -> FaceFile | None:

@@ -170,6 +170,19 @@ def test_a_split_may_be_a_subfolder_of_classes(tmp_path):
     assert [face.name for face in find_faces([tmp_path])] == ["train/female/train.png", "val/female/val.png"]
 
 
+def test_a_source_that_is_called_like_a_split_obeys_its_table(folder, monkeypatch):
+    source = folder / "train"
+    source.mkdir()
+    for name in ("a.png", "b.png", "attributes.csv"):
+        (folder / name).rename(source / name)
+    for given in (source, Path()):
+        monkeypatch.chdir(source)
+        assert [face.name for face in find_faces([given], "train")] == ["a.png"]
+    (source / "attributes.csv").unlink()
+    for given in (source, Path()):
+        assert [face.name for face in find_faces([given], "train")] == ["a.png", "b.png"]
+
+
 def test_a_list_names_images_beside_itself_and_keeps_what_is_missing(folder):
     (folder / "faces.txt").write_text("# chosen\nc.png\n\nmissing.png\na.png\n")
     faces = find_faces([folder / "faces.txt"])
