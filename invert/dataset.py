@@ -10,9 +10,10 @@ import os
 import stat
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath, PurePosixPath
 from types import TracebackType
 
 import numpy as np
@@ -33,6 +34,10 @@ MAX_MEMBER_BYTES = 512 * 2**20
 """Largest image that is read out of a zip file: a header can promise less than it unpacks to."""
 NAMED = 3
 """Folders and zip files that are named where some are left out."""
+FOREIGN_SUFFIXES = frozenset(
+    {".heic", ".heif", ".avif", ".jxl", ".jp2", ".ppm", ".pgm", ".tga", ".psd", ".exr", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
+)
+"""Of pictures that cannot be read here: those beside the others are told of."""
 CELEBA_HQ = "CelebA-HQ-img"
 CELEBA_MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 CELEBA_SPLITS = {"train": range(162770), "val": range(162770, 182637), "test": range(182637, 202599)}
@@ -60,6 +65,32 @@ class FaceFile:
     def stem(self) -> str:
         """The name without folders and suffix."""
         return PurePosixPath(self.name).stem
+
+
+@dataclass
+class _Unread:
+    """What was come across on the way through folders or a zip file, and cannot be read."""
+
+    folders: list[OSError] = field(default_factory=list)
+    suffixes: Counter[str] = field(default_factory=Counter)
+    """Of pictures of other kinds."""
+
+    def takes(self, name: PurePath) -> bool:
+        """Tell whether a file is a picture that can be read, and remember those that cannot."""
+        suffix = name.suffix.lower()
+        if suffix in FOREIGN_SUFFIXES and not name.name.startswith("."):
+            self.suffixes[suffix] += 1
+        return suffix in PHOTO_SUFFIXES and not name.name.startswith(".")
+
+    def tell(self, source: Path) -> None:
+        """Say what it was."""
+        for error in self.folders[:NAMED]:
+            log.warning("%s: cannot be read: %s", error.filename, error.strerror)
+        if len(self.folders) > NAMED:
+            log.warning("%s: %d more folders in it cannot be read", source, len(self.folders) - NAMED)
+        if self.suffixes:
+            kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.suffixes.items()))
+            log.warning("%s: holds pictures of kinds that cannot be read here: %s; save them as JPEG or PNG", source, kinds)
 
 
 class Reader:
@@ -225,16 +256,22 @@ def _listed(source: Path, split: str | None) -> tuple[list[FaceFile], Path]:
         source = source / CELEBA_HQ
     elif split is not None and _is_folder(source / split) and not _is_file(source / TABLE):
         source = source / split
-    faces, zips = list(_images_in(source, recursive=False)), _zips_in(source)
+    unread = _Unread()
+    faces, zips = list(_images_in(source, False, unread)), _zips_in(source)
+    if unread.folders:
+        raise PhotoError(f"{source}: cannot be read: {unread.folders[0].strerror}")
     if faces:
-        _tell_left_out(source, "the pictures at its top", [*_folders_in(source), *zips])
-        return faces, source
-    if len(zips) == 1:
-        _tell_left_out(source, zips[0].name, _folders_in(source))
+        _tell_left_out(source, "the pictures at its top", [*_folders_in(source, unread), *zips])
+    elif len(zips) == 1:
+        _tell_left_out(source, zips[0].name, _folders_in(source, unread))
+        unread.tell(source)
         return _in_archive(zips[0], split)
-    faces = list(_images_in(source, recursive=True))
-    if faces:
-        _tell_left_out(source, "the pictures in its subfolders", zips)
+    else:
+        unread = _Unread()
+        faces = list(_images_in(source, True, unread))
+        if faces:
+            _tell_left_out(source, "the pictures in its subfolders", zips)
+    unread.tell(source)
     return faces, source
 
 
@@ -260,23 +297,46 @@ def _tell_left_out(folder: Path, read: str, others: Sequence[Path]) -> None:
         log.warning("%s: reads only %s; left out, to be named as sources of their own: %s%s", folder, read, names, more)
 
 
-def _folders_in(folder: Path) -> list[Path]:
+def _folders_in(folder: Path, unread: _Unread) -> list[Path]:
     """List the subfolders that hold pictures, at whatever depth."""
-    folders = sorted(path for path in folder.glob("*/") if not path.name.startswith("."))
-    return [path for path in folders if next(_images_in(path, recursive=True), None) is not None]
+    names = next(os.walk(folder), ("", [], []))[1]
+    visited: set[tuple[int, int]] = set()
+    _is_new(folder, visited)
+    found = []
+    for path in (folder / name for name in sorted(names) if not name.startswith(".")):
+        inside = _Unread()
+        if _is_new(path, visited) and next(_images_in(path, True, inside), None) is not None:
+            found.append(path)
+        unread.folders += inside.folders
+    return found
 
 
 def _zips_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.zip") if _is_file(path) and not path.name.startswith("."))
 
 
-def _images_in(folder: Path, recursive: bool) -> Iterator[FaceFile]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
+def _images_in(folder: Path, recursive: bool, unread: _Unread) -> Iterator[FaceFile]:
+    """List the pictures of a folder; links are followed, and each subfolder is entered once, however many lead there."""
+    visited: set[tuple[int, int]] = set()
+    _is_new(folder, visited)
+    for parent, folders, names in os.walk(folder, onerror=unread.folders.append, followlinks=True):
+        inner = sorted(name for name in folders if not name.startswith(".")) if recursive else []
+        folders[:] = [name for name in inner if _is_new(Path(parent, name), visited)]
         for name in sorted(names):
             path = Path(parent, name)
-            if path.suffix.lower() in PHOTO_SUFFIXES and not name.startswith("."):
+            if unread.takes(path):
                 yield _face(path, path.relative_to(folder).as_posix())
+
+
+def _is_new(folder: Path, visited: set[tuple[int, int]]) -> bool:
+    """Tell whether a folder was not visited under this or another name, and count it as visited."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return True  # Whoever enters it is told why that cannot be.
+    known = len(visited)
+    visited.add((status.st_dev, status.st_ino))
+    return len(visited) > known
 
 
 def _face(path: Path, name: str) -> FaceFile:
@@ -302,16 +362,16 @@ def _in_archive(archive: Path, split: str | None) -> tuple[list[FaceFile], Path]
 
 
 def _members(archive: Path) -> Iterator[FaceFile]:
-    infos = _infos(archive)
+    infos, unread = _infos(archive), _Unread()
     when = _face(archive, "").signature
     last = {info.filename: info for info in infos}
     for info in infos:
-        name = PurePosixPath(info.filename)
-        if name.suffix.lower() in PHOTO_SUFFIXES and not name.name.startswith(".") and not info.is_dir():
+        if not info.is_dir() and unread.takes(PurePosixPath(info.filename)):
             # Unpacking would write it over, too.
             problem = "" if last[info.filename] is info else f"{archive.name} holds a later file of this name; rename one"
             signature = "" if problem else f"{when}:{info.CRC:08x}:{info.file_size}"
             yield FaceFile(info.filename, archive, info.filename, signature, problem=problem)
+    unread.tell(archive)
 
 
 def _infos(archive: Path) -> list[zipfile.ZipInfo]:

@@ -89,6 +89,49 @@ def test_what_lies_beside_the_pictures_that_are_read_is_named(folder, caplog):
     ]
 
 
+def test_links_to_folders_are_followed_and_every_folder_is_read_once(folder, tmp_path_factory, caplog):
+    faces = tmp_path_factory.mktemp("faces")
+    (faces / "deep/real").mkdir(parents=True)
+    (faces / "deep/real/d.png").write_bytes(jpeg(4))
+    for link, target in (("far", folder), ("deep/up", faces), ("deep/twin", faces / "deep/real")):
+        (faces / link).symlink_to(target)
+    assert [face.name for face in find_faces([faces])] == ["deep/real/d.png", "far/a.png", "far/b.png", "far/c.png"]
+    assert not caplog.messages
+    (folder / "self").symlink_to(folder)
+    (folder / "other").symlink_to(faces / "deep/real")
+    find_faces([folder])
+    assert caplog.messages == [
+        f"{folder}: reads only the pictures at its top; left out, to be named as sources of their own: other"
+    ]
+
+
+def test_folders_that_cannot_be_read_are_named(folder, monkeypatch, caplog):
+    (folder / "shut").mkdir()
+    forbid(monkeypatch, folder / "shut")
+    assert len(find_faces([folder])) == 3
+    (folder / "open").mkdir()
+    for stem in "abc":
+        (folder / f"{stem}.png").rename(folder / f"open/{stem}.png")
+    assert len(find_faces([folder])) == 3
+    assert caplog.messages == [f"{folder / 'shut'}: cannot be read: Permission denied"] * 2
+    with pytest.raises(PhotoError, match="shut: cannot be read: Permission denied"):
+        find_faces([folder / "shut"])
+
+
+def test_pictures_of_kinds_that_cannot_be_read_are_told_with_their_number(folder, caplog):
+    for name in ("1.HEIC", "2.heic", "3.ppm", ".4.heic", "5.txt"):
+        (folder / name).touch()
+    assert len(find_faces([folder])) == 3
+    with zipfile.ZipFile(folder / "packed.zip", "w") as archive:
+        archive.writestr("a.png", jpeg(1))
+        archive.writestr("b.avif", b"")
+    assert len(find_faces([folder / "packed.zip"])) == 1
+    assert caplog.messages == [
+        f"{folder}: holds pictures of kinds that cannot be read here: 2 .heic, 1 .ppm; save them as JPEG or PNG",
+        f"{folder / 'packed.zip'}: holds pictures of kinds that cannot be read here: 1 .avif; save them as JPEG or PNG",
+    ]
+
+
 def test_a_folder_of_several_zips_names_them(tmp_path):
     for name in "ba":
         zipfile.ZipFile(tmp_path / f"{name}.zip", "w").close()
