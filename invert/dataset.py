@@ -34,9 +34,7 @@ MAX_MEMBER_BYTES = 512 * 2**20
 """Largest image that is read out of a zip file: a header can promise less than it unpacks to."""
 NAMED = 3
 """Folders and zip files that are named where some are left out."""
-FOREIGN_SUFFIXES = frozenset(
-    {".heic", ".heif", ".avif", ".jxl", ".jp2", ".ppm", ".pgm", ".tga", ".psd", ".exr", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
-)
+FOREIGN_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".ppm", ".pgm", ".tga", ".psd", ".dng", ".nef"})
 """Of pictures that cannot be read here: those beside the others are told of."""
 CELEBA_HQ = "CelebA-HQ-img"
 CELEBA_MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
@@ -165,7 +163,7 @@ def find_faces(sources: Sequence[Path], split: str | None = None, limit: int | N
 
 def is_celeba_hq(source: Path) -> bool:
     """Tell whether a folder is laid out as CelebAMask-HQ publishes CelebA-HQ."""
-    return source.name == CELEBA_HQ or _is_folder(source / CELEBA_HQ) or _is_file(source / CELEBA_MAPPING)
+    return source.absolute().name == CELEBA_HQ or _is_folder(source / CELEBA_HQ) or _is_file(source / CELEBA_MAPPING)
 
 
 def read_faces(
@@ -235,7 +233,7 @@ def _faces_of(source: Path, split: str | None) -> list[FaceFile]:
         if source.absolute().name == split:  # The subfolder of a split, named by itself.
             return faces
         missing = f"{(root if _is_folder(root) else root.parent) / TABLE}"
-        if root.name == CELEBA_HQ or is_celeba_hq(source):
+        if is_celeba_hq(root) or is_celeba_hq(source):
             missing = f"{CELEBA_MAPPING} (it comes with CelebAMask-HQ) beside {CELEBA_HQ}"
         raise ToolkitError(f"the split {split!r} was asked for, but there is no {missing}")
     kept = [face for face in faces if in_split(face.stem)]
@@ -266,6 +264,11 @@ def _listed(source: Path, split: str | None) -> tuple[list[FaceFile], Path]:
         _tell_left_out(source, zips[0].name, _folders_in(source, unread))
         unread.tell(source)
         return _in_archive(zips[0], split)
+    elif celeba := _celeba_hq_below(source):
+        above = [folder for folder in celeba.parent.parents if folder.is_relative_to(source)]
+        beside = [path for folder in above for path in _folders_in(folder, unread) if not celeba.is_relative_to(path)]
+        _tell_left_out(source, celeba.relative_to(source).as_posix(), [*beside, *zips])
+        source, faces = celeba, list(_images_in(celeba, False, unread))
     else:
         unread = _Unread()
         faces = list(_images_in(source, True, unread))
@@ -273,6 +276,20 @@ def _listed(source: Path, split: str | None) -> tuple[list[FaceFile], Path]:
             _tell_left_out(source, "the pictures in its subfolders", zips)
     unread.tell(source)
     return faces, source
+
+
+def _celeba_hq_below(folder: Path) -> Path | None:
+    """Find CelebA-HQ's pictures where its folder lies one or two levels down: with masks in it that would pass for faces."""
+    if _is_file(folder / TABLE):
+        return None
+    found: dict[Path, Path] = {}
+    for path in [path for levels in ("*", "*/*") for path in sorted(folder.glob(f"{levels}/{CELEBA_HQ}"))]:
+        if _is_folder(path):
+            found.setdefault(path.resolve(), path)
+    if len(found) > 1:
+        names = ", ".join(path.relative_to(folder).as_posix() for path in found.values())
+        raise PhotoError(f"{folder}: found several folders of CelebA-HQ: {names}; name those to read")
+    return next(iter(found.values()), None)
 
 
 def _is_file(path: Path) -> bool:
@@ -399,8 +416,8 @@ def _from_list(file: Path) -> list[FaceFile]:
 
 def _membership(root: Path, source: Path, split: str) -> Callable[[str], bool] | None:
     """Return what tells of a name without folder and suffix whether it is in a split; None: nothing does."""
-    folder = root if _is_folder(root) else root.parent
-    places = dict.fromkeys((root, folder, source, source.parent))
+    root, source = root.absolute(), source.absolute()
+    places = dict.fromkeys((root, root.parent, source, source.parent))
     table = _find_table(places, TABLE) if root.name != CELEBA_HQ else None
     if table is not None:
         return _names_of_split(table, split).__contains__

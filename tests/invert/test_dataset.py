@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -151,13 +152,15 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path):
         read_faces(tmp_path)
 
 
-def test_the_mapping_of_celeba_hq_tells_its_official_splits(tmp_path):
-    images = tmp_path / "CelebA-HQ-img"
-    images.mkdir()
-    (tmp_path / "CelebAMask-HQ-mask-anno").mkdir()
-    (tmp_path / "CelebAMask-HQ-mask-anno" / "00000_hair.png").write_bytes(jpeg(0))
+@pytest.fixture
+def celeba_hq(tmp_path):
+    """Four faces laid out as CelebAMask-HQ does, beside a mask."""
+    top = tmp_path / "data" / "CelebAMask-HQ"
+    (top / "CelebA-HQ-img").mkdir(parents=True)
+    (top / "CelebAMask-HQ-mask-anno" / "0").mkdir(parents=True)
+    (top / "CelebAMask-HQ-mask-anno" / "0" / "00000_hair.png").write_bytes(jpeg(0))
     for number in range(4):
-        (images / f"{number}.jpg").write_bytes(jpeg(number))
+        (top / "CelebA-HQ-img" / f"{number}.jpg").write_bytes(jpeg(number))
     rows = [
         "idx  orig_idx  orig_file",
         "0  0 000001.jpg",
@@ -165,12 +168,38 @@ def test_the_mapping_of_celeba_hq_tells_its_official_splits(tmp_path):
         "2 182637 182638.jpg",
         "3 202598 202599.jpg",
     ]
-    (tmp_path / "CelebA-HQ-to-CelebA-mapping.txt").write_text("\n".join(rows))
-    splits = {split: [face.stem for face in find_faces([tmp_path], split)] for split in ("train", "val", "test", None)}
+    (top / "CelebA-HQ-to-CelebA-mapping.txt").write_text("\n".join(rows))
+    return top
+
+
+def test_the_mapping_of_celeba_hq_tells_its_official_splits(celeba_hq):
+    splits = {split: [face.stem for face in find_faces([celeba_hq], split)] for split in ("train", "val", "test", None)}
     assert splits == {"train": ["0"], "val": ["1"], "test": ["2", "3"], None: ["0", "1", "2", "3"]}
-    assert [face.stem for face in find_faces([images], "test")] == ["2", "3"]
+    assert [face.stem for face in find_faces([celeba_hq / "CelebA-HQ-img"], "test")] == ["2", "3"]
     with pytest.raises(ToolkitError, match="it has train, val, test"):
-        find_faces([tmp_path], "dev")
+        find_faces([celeba_hq], "dev")
+
+
+def test_celeba_hq_is_found_from_above_and_from_inside(celeba_hq, monkeypatch, caplog):
+    data = celeba_hq.parent
+    for source in (data, data.parent):
+        assert [face.name for face in find_faces([source], "test")] == ["2.jpg", "3.jpg"]
+        assert len(find_faces([source])) == 4
+    for folder in (celeba_hq, celeba_hq / "CelebA-HQ-img"):
+        monkeypatch.chdir(folder)
+        assert [face.name for face in find_faces([Path()], "test")] == ["2.jpg", "3.jpg"]
+    assert not caplog.messages
+    (data / "ffhq").mkdir()
+    (data / "ffhq" / "a.png").write_bytes(jpeg(1))
+    for source in (data, data.parent):
+        caplog.clear()
+        assert len(find_faces([source])) == 4
+        read = (celeba_hq / "CelebA-HQ-img").relative_to(source)
+        assert caplog.messages == [f"{source}: reads only {read}; left out, to be named as sources of their own: ffhq"]
+    shutil.copytree(celeba_hq, data / "copy")
+    (data / "link").symlink_to(celeba_hq)
+    with pytest.raises(PhotoError, match=r"several folders of CelebA-HQ: CelebAMask-HQ/[^,]*, copy/[^,]*; name those"):
+        find_faces([data])
 
 
 @pytest.mark.parametrize("top", ["CelebAMask-HQ/", ""])
