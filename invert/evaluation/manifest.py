@@ -56,6 +56,10 @@ class ManifestError(ToolkitError):
     """A manifest that cannot be gone on with: of another version, no manifest, or in another run's hands."""
 
 
+class ManifestBusy(ManifestError):
+    """A manifest that a process has open, which is alive: no lock outlives its process."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What one method did with one face."""
@@ -96,7 +100,8 @@ class Manifest:
         path: the file; made if it is not there.
 
     Raises:
-        ManifestError: it is of another version, something else, or another run has it open.
+        ManifestBusy: another run has it open.
+        ManifestError: it is of another version, or something else.
         OutputError: it cannot be written.
     """
 
@@ -195,7 +200,8 @@ class Manifest:
         """Take over what another worker wrote, and delete its file; return the number of rows.
 
         Raises:
-            ManifestError: it is of another version, something else, or its worker is still at work.
+            ManifestBusy: its worker is still at work.
+            ManifestError: it is of another version, or something else.
         """
         Manifest(part).close()  # Checks it, and finishes what a killed worker left half done.
         with self._errors_in_words():
@@ -254,7 +260,7 @@ class Manifest:
             yield
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
-                raise ManifestError(
+                raise ManifestBusy(
                     f"{self.path}: another run is working on this manifest: wait for it, or choose another --manifest"
                 ) from error
             raise OutputError(

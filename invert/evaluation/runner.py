@@ -29,7 +29,7 @@ from generators.latent import select
 from invert.dataset import Reader, find_faces
 from invert.errors import PhotoError
 from invert.evaluation.faces import RESOLUTION, Faces, Kind, hash_faces, kind_of, prefetch, read_face
-from invert.evaluation.manifest import Manifest, ManifestError, Result, part_of, parts_of
+from invert.evaluation.manifest import Manifest, ManifestBusy, ManifestError, Result, part_of, parts_of
 from invert.evaluation.measures import Measures, check_metrics, load_measures
 from invert.evaluation.meter import meter, return_freed_memory
 from invert.evaluation.methods import Method, parse_methods
@@ -191,19 +191,29 @@ def _open(manifest: Path, team: Team, stack: ExitStack) -> Manifest:
 
 def _collect(manifest: Path, team: Team) -> str:
     """Wait for the other workers and take over their results; return what is missing, in words."""
-    lost = ""
+    lost = []
     try:
         team.wait()
     except WorkerLost as error:
-        lost = str(error)
+        lost.append(str(error))
     if team.leads and team.size > 1:
         with Manifest(manifest) as book:
             for part in parts_of(manifest):
                 try:
-                    book.merge(part)
+                    _merge_when_free(book, part)
                 except ManifestError as error:
-                    lost = str(error)
-    return lost
+                    lost.append(str(error))
+    return "; ".join(lost)
+
+
+def _merge_when_free(book: Manifest, part: Path) -> None:
+    """Take over a worker's results once it is done: one that died stopped the wait for those that are still at work."""
+    while True:
+        try:
+            book.merge(part)
+        except ManifestBusy:
+            continue
+        return
 
 
 def _decide_kind(faces: Faces, book: Manifest, notify: Callable[[str], None]) -> Kind:

@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,10 @@ import invert.evaluation.runner
 from generators.errors import UnknownName
 from invert.cli.evaluate import remarks
 from invert.errors import MetricUnavailable, PhotoError
-from invert.evaluation.manifest import Manifest
+from invert.evaluation.manifest import Manifest, Result, part_of
 from invert.evaluation.methods import Method
 from invert.evaluation.runner import DRAWN, Progress, evaluate
+from invert.evaluation.team import Team, WorkerLost
 from invert.inversion import Inversion
 from invert.report import as_csv, as_latex, summarise
 
@@ -162,6 +165,34 @@ def test_a_face_that_fails_is_a_line_of_the_report_whoever_had_it(start, faces_f
     assert "1 of 7 faces failed, the first: torn.png" in told
     assert "Traceback" not in told
     assert (tmp_path / "by-2/report.csv").read_text().count(",measured,") == 6
+
+
+def test_a_worker_that_died_ends_no_wait_for_those_at_work(tmp_path, monkeypatch):
+    """Worker 2 has died, worker 3 works on for longer than a lock is waited for, and worker 4's file is none."""
+    monkeypatch.setattr("invert.evaluation.manifest.BUSY_SEC", 0.05)
+    manifest = tmp_path / "m.sqlite"
+    part_of(manifest, 3).write_text("some notes of mine, long enough to be a header")
+    opened = threading.Event()
+
+    def work():
+        with Manifest(part_of(manifest, 2)) as book:
+            opened.set()
+            time.sleep(0.3)
+            book.add([Result("late", "m", {"a": 1.0})])
+
+    def gone(self):
+        raise WorkerLost("worker 2 is gone")
+
+    monkeypatch.setattr(Team, "wait", gone)
+    worker = threading.Thread(target=work)
+    worker.start()
+    opened.wait()
+    lost = invert.evaluation.runner._collect(manifest, Team(size=4))
+    worker.join()
+    assert lost.startswith("worker 2 is gone; ")
+    assert "m.worker-3.sqlite: no manifest" in lost
+    with Manifest(manifest) as book:
+        assert [result.content for result in book.results("m")] == ["late"]
 
 
 def test_what_stopped_in_the_middle_of_a_method_is_not_lost(run):
