@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,9 +106,9 @@ class Run:
     lost: str = ""
     """Why some workers' results are not there yet."""
 
-    @property
+    @cached_property
     def strip_faces(self) -> list[str]:
-        """The contents whose edits are drawn."""
+        """The contents whose edits are drawn; asked for at every face, so found once."""
         return sorted(self.faces.files)[:STRIP_FACES]
 
 

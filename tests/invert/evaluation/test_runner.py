@@ -220,6 +220,12 @@ def test_the_caption_of_one_face_without_backbones_is_a_sentence(run):
     assert caption.endswith("by the paired interval.}")
 
 
+def test_the_faces_whose_edits_are_drawn_are_found_once(run):
+    found = run()[0].run
+    assert found.strip_faces == sorted(found.faces.files)[:4]
+    assert found.strip_faces is found.strip_faces
+
+
 def test_duplicates_count_once_and_are_named(run, faces_folder):
     shutil.copy(faces_folder / "0.png", faces_folder / "copy.png")
     os.link(faces_folder / "1.png", faces_folder / "link.png")
