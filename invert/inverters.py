@@ -194,13 +194,20 @@ def _find_encoder(method: str, encoder: str | Path | None, generator: Generator)
     device, kind = generator.w_avg.device, method if method in METHODS else None
     if encoder is not None:
         return load_encoder(encoder, device, kind)
-    if kind and Path(generator.source).is_file() and "encoder" in read_checkpoint(Path(generator.source)).readers:
-        return load_encoder(generator.source, device, kind)
+    if (beside := encoder_beside(method, generator)) is not None:
+        return load_encoder(beside, device, kind)
     if method in encoder_names() or (not kind and Path(method).is_file()):
         return load_encoder(method, device)
     if kind:
         raise ToolkitError(f"no encoder for the method {method} ships: give the file of one with --encoder")
     raise UnknownName("method", method, method_names())
+
+
+def encoder_beside(method: str, generator: Generator) -> Path | None:
+    """Return the generator's own file, where a method means the encoder in it."""
+    source = Path(generator.source)
+    has_encoder = method in METHODS and source.is_file() and "encoder" in read_checkpoint(source).readers
+    return source if has_encoder else None
 
 
 def _check_fit(encoder: Encoder, generator: Generator, name: str) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from generators.base import Generator
 from generators.errors import ToolkitError, UnknownName
 from invert.inversion import Inverter
-from invert.inverters import load_inverter, method_names
+from invert.inverters import encoder_beside, load_inverter, method_names
 from invert.perceptual import Perceptual
 from invert.presets import AUTO, PROJECTOR
 from pretrained.cache import sha256
@@ -44,7 +44,7 @@ class Method:
     space: str
     """Of the projector alone."""
     weights_sha256: str
-    """Of the encoder's file; empty for the projector."""
+    """Of the encoder's file; empty for the projector. ``of`` makes it that of the generator's own, where that has one."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What else its figures depend on, the same for all methods: generator, seed, threads, versions."""
 
@@ -69,6 +69,11 @@ class Method:
         # A file's name says nothing about what is in it.
         named = self.own_settings | ({"method": "encoder"} if self.weights_sha256 else {})
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
+
+    def of(self, generator: Generator) -> Method:
+        """Tell the encoder by the file that ``load_inverter`` takes it from, which may be the generator's own."""
+        beside = encoder_beside(self.base, generator)
+        return self if beside is None else replace(self, weights_sha256=sha256(beside))
 
     def load(self, generator: Generator, perceptual: Perceptual | None) -> Inverter:
         """Make the inverter; see ``load_inverter`` for what can go wrong."""
@@ -100,6 +105,11 @@ def parse_methods(specs: Sequence[str], steps: int = 100, space: str = "w_plus")
     methods = [_parse(spec.strip(), steps, space) for spec in specs if spec.strip()]
     if not methods:
         raise ToolkitError(f"no methods: name one or more of {', '.join(_named())}, as in stylemap,stylemap+30,projector")
+    return each_once(methods)
+
+
+def each_once(methods: Iterable[Method]) -> list[Method]:
+    """Leave out methods with the key of an earlier one."""
     unique: dict[str, Method] = {}
     for method in methods:
         unique.setdefault(method.key, method)

@@ -33,7 +33,7 @@ from invert.evaluation.faces import RESOLUTION, Faces, Kind, hash_faces, kind_of
 from invert.evaluation.manifest import Manifest, ManifestBusy, ManifestError, Result, part_of, parts_of
 from invert.evaluation.measures import Measures, check_metrics, load_measures
 from invert.evaluation.meter import meter, return_freed_memory
-from invert.evaluation.methods import Method, parse_methods
+from invert.evaluation.methods import Method, each_once, parse_methods
 from invert.evaluation.team import Team, WorkerLost
 from invert.inversion import Inversion, Inverter, resize
 from invert.perceptual import load_perceptual
@@ -153,7 +153,7 @@ def evaluate(
         measures = load_measures(plan.metrics, plan.edits, generator, device)
         loss = load_perceptual(device, notify) if any(method.is_optimised for method in methods) else None
         settings = _settings(plan, kind, generator, device) | ({"loss": loss.name} if loss is not None else {})
-        methods = [replace(method, settings=settings) for method in methods]
+        methods = each_once(replace(method.of(generator), settings=settings) for method in methods)
         run = Run(plan, faces, kind, [], measures, generator, device, team)
         # Planned all at once: from here on no worker needs another; one that dies stops nobody (torchrun may stop the rest).
         pending = team.once(lambda: [_pending(run, method, book) for method in methods])

@@ -14,7 +14,7 @@ from generators.errors import LatentMismatch, ToolkitError, UnknownName
 from generators.latent import space_of
 from generators.stylegan2 import StyleGAN2
 from invert.inversion import resize
-from invert.inverters import invert, load_inverter, method_names
+from invert.inverters import encoder_beside, invert, load_inverter, method_names
 from pretrained.errors import BrokenFile, ForeignFile
 from pretrained.loading import load_encoder, load_generator, save_encoder
 from pretrained.psp import ENCODERS
@@ -93,6 +93,8 @@ def published(tmp_path, monkeypatch):
 def test_a_method_means_the_encoder_in_the_generators_own_file(published, image):
     path = published("Encoder4Editing")
     generator = load_generator(path)
+    assert encoder_beside("e4e", generator) == path
+    assert encoder_beside(str(path), generator) is None
     inversion = load_inverter("e4e", generator)(image)
     expected = load_encoder(path)(resize(image, 256))
     assert torch.equal(inversion.latent, expected)

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from generators.errors import ToolkitError, UnknownName
-from invert.evaluation.methods import parse_methods
+from invert.evaluation.methods import each_once, parse_methods
 
 
 def test_a_refinement_stands_behind_a_plus(encoder_file):
@@ -44,6 +44,15 @@ def test_keys_go_by_what_figures_depend_on(encoder_file, tmp_path):
     assert parse_methods([str(encoder_file)], steps=5)[0].key == one.key
     (short,), (long,) = parse_methods(["projector"], steps=5), parse_methods(["projector"], steps=6)
     assert short.key != long.key
+
+
+def test_an_encoder_in_the_generators_own_file_is_told_by_that_file(encoder_file, tiny_generator, monkeypatch):
+    (shipped,), (own,) = parse_methods(["psp"]), parse_methods([str(encoder_file)])
+    assert shipped.of(tiny_generator) == shipped
+    monkeypatch.setattr("invert.evaluation.methods.encoder_beside", lambda name, _: {"psp": encoder_file}.get(name))
+    found = each_once([shipped.of(tiny_generator), own.of(tiny_generator)])
+    assert [(method.spec, method.weights_sha256) for method in found] == [("psp", own.weights_sha256)]
+    assert own.weights_sha256 != shipped.weights_sha256
 
 
 def test_a_method_that_is_named_twice_is_one_column(encoder_file):
