@@ -37,7 +37,7 @@ class Description:
     high: float
     """Largest possible value; may be infinite."""
     backbone: str = "none"
-    """Network whose features are compared, with the data that it was trained on."""
+    """Network whose features are compared, with the data that it was trained on; begins with ``none`` if there is none."""
     weights: str = ""
     """SHA-256 of that network's weights."""
 

@@ -11,7 +11,9 @@ from invert.errors import MetricError
 from invert.metrics.base import Description, Image, PairMetric, PerImage, check_images, psnr_of
 
 DYNAMIC_RANGE = 2.0
-"""Images lie in [-1, 1]. PSNR and SSIM do not depend on the choice, MSE does: that of images in [0, 1] is a quarter."""
+"""Images lie in [-1, 1]. PSNR does not depend on the choice, MSE does: that of images in [0, 1] is a quarter."""
+UNIT = "none, images in [0, 1]"
+"""What SSIM and MS-SSIM are computed on: they compare luminances by their ratio, which an offset changes."""
 MS_SSIM_MIN_SIDE = 161
 """Five scales halve the side four times, and a window of 11 pixels must still fit."""
 
@@ -40,7 +42,8 @@ def psnr(image: Image, target: Image) -> PerImage:
 def ssim(image: Image, target: Image) -> PerImage:
     """Return the structural similarity, -1 to 1; greater is better, 1 for equal images.
 
-    Gaussian windows of 11 pixels with sigma 1.5, k1 0.01, k2 0.03, each colour by itself, borders mirrored.
+    It is that of the images in [0, 1] or [0, 255], as everybody's: in [-1, 1] its luminance term would be another. Gaussian
+    windows of 11 pixels with sigma 1.5, k1 0.01, k2 0.03, each colour by itself, borders mirrored.
 
     Raises:
         MetricError: no images, of different sizes, or smaller than the window.
@@ -56,6 +59,8 @@ def ssim(image: Image, target: Image) -> PerImage:
 def ms_ssim(image: Image, target: Image) -> PerImage:
     """Return the structural similarity over five scales, 0 to 1; greater is better, 1 for equal images.
 
+    It is that of the images in [0, 1], as of ``ssim``.
+
     Raises:
         MetricError: no images, of different sizes, or with a side below 161 pixels.
 
@@ -69,14 +74,14 @@ def ms_ssim(image: Image, target: Image) -> PerImage:
 
 MSE = PairMetric(Description("mse", "MSE", higher_is_better=False, low=0.0, high=DYNAMIC_RANGE**2), mse)
 PSNR = PairMetric(Description("psnr", "PSNR [dB]", higher_is_better=True, low=0.0, high=float("inf")), psnr)
-SSIM = PairMetric(Description("ssim", "SSIM", higher_is_better=True, low=-1.0, high=1.0), ssim)
-MS_SSIM = PairMetric(Description("ms-ssim", "MS-SSIM", higher_is_better=True, low=0.0, high=1.0), ms_ssim)
+SSIM = PairMetric(Description("ssim", "SSIM", higher_is_better=True, low=-1.0, high=1.0, backbone=UNIT), ssim)
+MS_SSIM = PairMetric(Description("ms-ssim", "MS-SSIM", higher_is_better=True, low=0.0, high=1.0, backbone=UNIT), ms_ssim)
 
 
 def _one_an_image(function: Any, image: Image, target: Image, **options: Any) -> PerImage:
     """Call torchmetrics image by image: its gradients and values for one image do not depend on the others'."""
     values = [
-        function(a[None], b[None], data_range=DYNAMIC_RANGE, **options).reshape(())
+        function((a[None] + 1) / 2, (b[None] + 1) / 2, data_range=1.0, **options).reshape(())
         for a, b in zip(image, target, strict=True)
     ]
     return torch.stack(values) if values else image.new_zeros(0)

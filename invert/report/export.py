@@ -146,7 +146,7 @@ def as_latex(summary: Summary) -> str:
     for row, metric in enumerate(summary.metrics):
         digits = row_digits(summary, row)
         rows.append([latex(f"{metric.name} {metric.arrow}"), *(_latex_cell(m, row, digits) for m in summary.methods)])
-    backbones = [f"{metric.name}: {metric.backbone}" for metric in summary.metrics if metric.backbone != "none"]
+    backbones = [f"{metric.name}: {metric.backbone}" for metric in summary.metrics if not metric.backbone.startswith("none")]
     named = f" {latex('; '.join(backbones))}." if backbones else ""
     caption = (
         f"Means over {faces} at {RESOLUTION}\\,px with 95\\,\\% bootstrap intervals. Bold: best;"

@@ -1,6 +1,8 @@
-"""Do MSE, PSNR, SSIM and MS-SSIM agree with scikit-image and numpy, image by image?"""
+"""Do MSE, PSNR, SSIM and MS-SSIM agree with scikit-image, torchmetrics and numpy, image by image?"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure, structural_similarity_index_measure
 
 from invert.errors import MetricError
+from invert.evaluation.measures import figure_key
 from invert.metrics.pixels import MS_SSIM, MSE, PSNR, SSIM, check_sizes, ms_ssim, mse, psnr, ssim
 
 METRICS = [MSE, PSNR, SSIM, MS_SSIM]
@@ -33,10 +37,10 @@ def photo(image):
 
 
 def skimage_ssim(a, b):
-    """SSIM of two images with mirrored borders, where scikit-image itself leaves the border out."""
-    a, b = (np.pad(photo(x), ((5, 5), (5, 5), (0, 0)), mode="reflect") for x in (a, b))
+    """SSIM of two images in [0, 1] with mirrored borders, where scikit-image itself leaves the border out."""
+    a, b = (np.pad((photo(x) + 1) / 2, ((5, 5), (5, 5), (0, 0)), mode="reflect") for x in (a, b))
     return structural_similarity(
-        a, b, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=2.0
+        a, b, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0
     )
 
 
@@ -54,6 +58,29 @@ def test_ssim_matches_scikit_image(pair):
     assert ssim(image, target).tolist() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(ssim, structural_similarity_index_measure), (ms_ssim, multiscale_structural_similarity_index_measure)],
+)
+def test_similarities_are_torchmetrics_of_images_from_0_to_1(ours, theirs, pair):
+    image, target = pair
+    levels = [((x + 1) * 127.5).double() for x in (image, target)]
+    expected = [theirs(a[None], b[None], data_range=255.0).item() for a, b in zip(*levels, strict=True)]
+    assert ours(image, target).tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_brightness_matters_as_in_images_from_0_to_1(pair):
+    _, target = pair
+    brighter = (target * 0.9 + 0.1)[:1]
+    # In [-1, 1] it would be 0.69: there the ratio of luminances near 0, middle gray, is arbitrary.
+    assert ms_ssim(brighter, target[:1]).item() > 0.99
+
+
+def test_similarities_have_other_keys_than_those_of_images_from_minus_1_to_1_had():
+    for metric in (SSIM, MS_SSIM):
+        assert figure_key(metric.description) != figure_key(replace(metric.description, backbone="none"))
+
+
 def numpy_terms(a, b):
     """Luminance times contrast-structure over the whole image, and contrast-structure alone over windows that lie inside."""
     terms = []
@@ -64,7 +91,7 @@ def numpy_terms(a, b):
         vx = gaussian_filter(x * x, **blur) - mx * mx
         vy = gaussian_filter(y * y, **blur) - my * my
         vxy = gaussian_filter(x * y, **blur) - mx * my
-        c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+        c1, c2 = 0.01**2, 0.03**2
         structure = (2 * vxy + c2) / (vx + vy + c2)
         full = structure * (2 * mx * my + c1) / (mx * mx + my * my + c1)
         terms.append((full.mean(), structure[5:-5, 5:-5].mean()))
@@ -82,7 +109,7 @@ def numpy_ms_ssim(a, b):
 
 def test_ms_ssim_matches_its_definition(pair):
     image, target = pair
-    expected = [numpy_ms_ssim(image[i].double().numpy(), target[i].double().numpy()) for i in range(3)]
+    expected = [numpy_ms_ssim(*((x[i].double().numpy() + 1) / 2 for x in pair)) for i in range(3)]
     assert ms_ssim(image, target).tolist() == pytest.approx(expected, rel=1e-4)
 
 
