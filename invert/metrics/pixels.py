@@ -14,8 +14,8 @@ DYNAMIC_RANGE = 2.0
 """Images lie in [-1, 1]. PSNR does not depend on the choice, MSE does: that of images in [0, 1] is a quarter."""
 UNIT = "none, images in [0, 1]"
 """What SSIM and MS-SSIM are computed on: they compare luminances by their ratio, which an offset changes."""
-MS_SSIM_MIN_SIDE = 161
-"""Five scales halve the side four times, and a window of 11 pixels must still fit."""
+MS_SSIM_MIN_SIDE = 176
+"""Five scales halve the side four times, and a window of 11 pixels must still fit: 11 times 16."""
 
 
 def mse(image: Image, target: Image) -> PerImage:
@@ -62,7 +62,7 @@ def ms_ssim(image: Image, target: Image) -> PerImage:
     It is that of the images in [0, 1], as of ``ssim``.
 
     Raises:
-        MetricError: no images, of different sizes, or with a side below 161 pixels.
+        MetricError: no images, of different sizes, or with a side below 176 pixels.
 
     Reference: Wang et al. 2003, "Multiscale structural similarity for image quality assessment", eq. 7 and its weights.
     """

@@ -156,11 +156,13 @@ def test_a_constant_error_has_a_closed_form(error):
     assert values[1].item() == pytest.approx(20 * np.log10(2 / error), rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize(("function", "side", "least"), [(ssim, 8, 11), (ms_ssim, 160, 161)])
+@pytest.mark.parametrize(("function", "side", "least"), [(ssim, 10, 11), (ms_ssim, 175, 176)])
 def test_images_that_are_too_small_for_the_windows_are_refused(function, side, least):
     image = torch.zeros(1, 3, side, 200)
     with pytest.raises(MetricError, match=f"200x{side} px: expected at least {least}"):
         function(image, image)
+    image = torch.zeros(1, 3, least, 200)
+    assert function(image, image).item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
