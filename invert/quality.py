@@ -22,7 +22,7 @@ from invert.metrics.equivariance import DESCRIPTIONS as EQUIVARIANCES
 from invert.metrics.equivariance import equivariance
 from invert.metrics.features import FEATURE_NETWORKS, load_features
 from invert.metrics.path_length import SAMPLINGS, SPACES, PerceptualPathLength
-from invert.metrics.separability import describe, linear_separability
+from invert.metrics.separability import check_count, describe, linear_separability
 from invert.perceptual import Perceptual
 from pretrained.lpips import BACKBONES
 
@@ -209,6 +209,15 @@ def _path_lengths(generator: Generator, keys: list[str], settings: Settings, on_
 
 @torch.no_grad()
 def _separabilities(generator: Generator, keys: list[str], settings: Settings, on_progress: Progress) -> list[Figure]:
+    reasons = {}
+    for key, width in (("separability-z", generator.z_dim), ("separability-w", generator.w_dim)):
+        try:
+            check_count(key, settings.num_samples, width)
+        except TooFewImages as error:  # Known before anything is drawn.
+            reasons[key] = str(error)
+    descriptions = {key: describe(key[-1], ", ".join(ATTRIBUTES)) for key in keys}
+    if all(key in reasons for key in keys):
+        return [Figure(descriptions[key], None, reasons[key]) for key in keys]
     noise, styles, rows = [], [], []
     for z in _codes(generator, settings, "separability"):
         w_plus = generator.mapping(z)
@@ -222,7 +231,9 @@ def _separabilities(generator: Generator, keys: list[str], settings: Settings, o
     codes = {"separability-z": torch.cat(noise)[kept], "separability-w": torch.cat(styles)[kept]}
     note = f"{int(kept.sum())} samples, {int((~kept).sum())} without a face left out"
     return [
-        Figure(describe(key[-1], ", ".join(ATTRIBUTES)), linear_separability(codes[key], centred).score, note)
+        Figure(descriptions[key], None, reasons[key])
+        if key in reasons
+        else Figure(descriptions[key], linear_separability(codes[key], centred).score, note)
         for key in keys
     ]
 

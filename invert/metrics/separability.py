@@ -13,8 +13,11 @@ from torch import Tensor
 from invert.errors import MetricError, TooFewImages
 from invert.metrics.base import Description
 
-MIN_SAMPLES = 20
-"""Fewer samples than this a classifier splits by chance."""
+KEEP = 0.5
+"""Share of the samples that counts."""
+KEPT_PER_PARAMETER = 10
+"""Samples kept for each parameter of a hyperplane: up to twice as many as parameters, most labellings are separable (Cover
+1965), and score 1. With ten times as many, labels at random score 1.93, where 2 is true."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,23 @@ def describe(space: str, classifiers: str) -> Description:
     return Description(f"separability-{space}", name, False, low=1.0, high=float("inf"), backbone=classifiers)
 
 
+def check_count(name: str, count: int, width: int, keep: float = KEEP) -> None:
+    """Refuse so few samples that hyperplanes in a space of this width separate almost any labels of those that are kept.
+
+    Raises:
+        TooFewImages: fewer than ten are kept for each parameter of a hyperplane.
+    """
+    needed = math.ceil(KEPT_PER_PARAMETER * (width + 1) / keep)
+    if count < needed:
+        reason = (
+            f"the hyperplane has {width + 1} parameters, and separates almost any labels of few samples; {keep:.0%} are kept"
+            " (papers keep half of 200,000)"
+        )
+        raise TooFewImages(name, count, needed, reason)
+
+
 def linear_separability(
-    codes: Float[Tensor, "n channels"], scores: Mapping[str, Float[Tensor, " _"]], keep: float = 0.5
+    codes: Float[Tensor, "n channels"], scores: Mapping[str, Float[Tensor, " _"]], keep: float = KEEP
 ) -> Separability:
     """Measure the linear separability of attributes in the space of some codes.
 
@@ -51,7 +69,7 @@ def linear_separability(
 
     Raises:
         MetricError: no attributes, numbers that do not fit or are not finite, or ``keep`` out of range.
-        TooFewImages: fewer than 20 samples are kept.
+        TooFewImages: see ``check_count``.
 
     Reference: Karras et al. 2019, arXiv:1812.04948, section 4.2. As in their code, the hyperplane is judged by the samples
     that it was fitted to. Their classifiers are of the 40 attributes of CelebA; scores of others do not compare.
@@ -67,9 +85,8 @@ def linear_separability(
                 f"separability of {name!r}: expected one finite score a code; {len(x)} codes, {len(score)} scores,"
                 f" {int((~np.isfinite(score)).sum())} of them not finite: leave those samples out"
             )
+        check_count(f"separability of {name!r}", len(x), x.shape[1], keep)
         surest = np.argsort(-np.abs(score), kind="stable")[: round(keep * len(score))]
-        if len(surest) < MIN_SAMPLES:
-            raise TooFewImages(f"separability of {name!r}", len(surest), MIN_SAMPLES, "a hyperplane splits them by chance")
         labels = score[surest] > 0
         if labels.all() or not labels.any():
             one_class.append(name)

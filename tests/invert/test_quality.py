@@ -48,7 +48,8 @@ def by_key(figures):
     return {figure.description.key: figure for figure in figures}
 
 
-def test_every_metric_has_a_value_or_a_reason(tiny_generator, networks, photos):
+def test_every_metric_has_a_value_or_a_reason(tiny_generator, networks, photos, monkeypatch):
+    monkeypatch.setattr("invert.metrics.separability.KEPT_PER_PARAMETER", 0.5)
     told = []
     metrics = [key for key in QUALITY_METRICS if not key.startswith("ppl") or key in ("ppl-w-end", "ppl-z-full-crop")]
     settings = Settings(50, batch_size=8)
@@ -81,6 +82,16 @@ def test_nothing_is_drawn_for_metrics_that_have_too_few_pictures(tiny_generator,
         assert all("images are too few" in figure.note for figure in figures.values())
         assert len(figures) == 3
     assert told == [("photos", 20)]
+
+
+def test_nothing_is_drawn_for_a_separability_of_too_few_samples(tiny_generator, networks):
+    told = []
+    metrics = ["separability-z", "separability-w"]
+    figures = by_key(measure_generator(tiny_generator, metrics, Settings(659), None, lambda *args: told.append(args)))
+    for key in metrics:
+        assert figures[key].value is None
+        assert figures[key].note.startswith(f"{key}: 659 images are too few, it takes at least 660: the hyperplane has 33")
+    assert not told
 
 
 def test_the_batch_size_changes_nothing(tiny_generator, networks, photos):

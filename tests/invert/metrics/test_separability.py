@@ -93,6 +93,17 @@ def test_what_cannot_be_measured_is_refused(codes, scores, keep, message):
         linear_separability(codes, scores, keep)
 
 
-def test_too_few_samples_are_refused():
-    with pytest.raises(TooFewImages, match="separability of 'a': 10 images"):
-        linear_separability(torch.zeros(20, 2), {"a": torch.arange(20.0)})
+def test_too_few_samples_for_the_width_are_refused():
+    random = torch.Generator().manual_seed(0)
+    codes, score = torch.randn(60, 2, generator=random), torch.randn(60, generator=random)
+    assert linear_separability(codes, {"a": score}).score > 1
+    with pytest.raises(TooFewImages, match="separability of 'a': 59 images are too few, it takes at least 60: .* 3 param"):
+        linear_separability(codes[:59], {"a": score[:59]})
+    with pytest.raises(TooFewImages, match=r"1000 images are too few, it takes at least 10260: .*half of 200,000"):
+        linear_separability(torch.zeros(1000, 512), {"a": torch.ones(1000)})
+
+
+def test_labels_at_random_are_hardly_separated_with_the_fewest_samples():
+    random = torch.Generator().manual_seed(0)
+    codes, labels = torch.randn(330, 32, generator=random), torch.randn(330, generator=random)
+    assert linear_separability(codes, {"a": labels}, keep=1.0).score > 1.85
