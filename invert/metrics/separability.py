@@ -72,7 +72,8 @@ def linear_separability(
         TooFewImages: see ``check_count``.
 
     Reference: Karras et al. 2019, arXiv:1812.04948, section 4.2. As in their code, the hyperplane is judged by the samples
-    that it was fitted to. Their classifiers are of the 40 attributes of CelebA; scores of others do not compare.
+    that it was fitted to; unlike there, codes are standardised first, so that neither their unit nor their origin matters.
+    Their classifiers are of the 40 attributes of CelebA; scores of others do not compare.
     """
     if not scores or not 0 < keep <= 1:
         raise MetricError(f"separability: {len(scores)} attributes, keep {keep}: expected one or more, and 0 < keep <= 1")
@@ -110,4 +111,7 @@ def _sides(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     if labels.all() or not labels.any():
         return labels
+    # The fit holds its weights and its offset small, as if codes were of unit size and about 0.
+    spread = x.std(0)
+    x = (x - x.mean(0)) / np.where(spread > 0, spread, 1)
     return LinearSVC(dual=False, max_iter=10_000).fit(x, labels).predict(x)

@@ -35,6 +35,19 @@ def test_a_rotation_of_the_space_changes_nothing(codes):
     assert 1 < plain.score < 2
 
 
+@pytest.mark.parametrize(
+    "codes_of", [lambda x: x * 1e-3, lambda x: x * 1e3, lambda x: x + 100], ids=["small", "large", "far"]
+)
+def test_neither_unit_nor_origin_of_the_codes_matters(codes, codes_of):
+    separable = {"first": codes[:, 0] - 0.3}
+    assert linear_separability(codes_of(codes), separable).score == pytest.approx(1, abs=0.02)
+
+
+def test_a_coordinate_that_never_changes_is_no_matter(codes):
+    constant = torch.cat([codes, torch.ones(2000, 1)], 1)
+    assert linear_separability(constant, {"first": codes[:, 0]}).score == pytest.approx(1, abs=0.02)
+
+
 def test_an_attribute_that_no_plane_separates_costs_a_factor_of_two(codes):
     # The sign of a product of two coordinates: on either side of any plane, half of the codes have it.
     found = linear_separability(codes, {"xor": codes[:, 0] * codes[:, 1]}, keep=1.0)
@@ -97,7 +110,7 @@ def test_too_few_samples_for_the_width_are_refused():
     random = torch.Generator().manual_seed(0)
     codes, score = torch.randn(60, 2, generator=random), torch.randn(60, generator=random)
     assert linear_separability(codes, {"a": score}).score > 1
-    with pytest.raises(TooFewImages, match="separability of 'a': 59 images are too few, it takes at least 60: .* 3 param"):
+    with pytest.raises(TooFewImages, match=r"separability of 'a': 59 images are too few, it takes at least 60: .* 3 param"):
         linear_separability(codes[:59], {"a": score[:59]})
     with pytest.raises(TooFewImages, match=r"1000 images are too few, it takes at least 10260: .*half of 200,000"):
         linear_separability(torch.zeros(1000, 512), {"a": torch.ones(1000)})
