@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -80,12 +81,8 @@ def linear_separability(
     x = codes.detach().double().cpu().numpy()
     entropies, one_class = {}, []
     for name, values in scores.items():
+        check_scores(name, codes, values)
         score = values.detach().double().cpu().numpy()
-        if len(score) != len(x) or not (np.isfinite(score).all() and np.isfinite(x).all()):
-            raise MetricError(
-                f"separability of {name!r}: expected one finite score a code; {len(x)} codes, {len(score)} scores,"
-                f" {int((~np.isfinite(score)).sum())} of them not finite: leave those samples out"
-            )
         check_count(f"separability of {name!r}", len(x), x.shape[1], keep)
         surest = np.argsort(-np.abs(score), kind="stable")[: round(keep * len(score))]
         labels = score[surest] > 0
@@ -93,6 +90,25 @@ def linear_separability(
             one_class.append(name)
         entropies[name] = conditional_entropy(labels, _sides(x[surest], labels))
     return Separability(entropies, tuple(one_class))
+
+
+def check_scores(name: str, codes: Tensor, scores: Tensor) -> None:
+    """Refuse what are no codes, or not one score for each.
+
+    Raises:
+        MetricError: naming what was given.
+    """
+    if codes.ndim != 2 or scores.shape != codes.shape[:1]:
+        raise MetricError(
+            f"separability of {name!r}: expected codes of shape (n, channels) and scores of shape (n,), got"
+            f" {tuple(codes.shape)} and {tuple(scores.shape)}"
+        )
+    lost = [int((~torch.isfinite(rows).all(1)).sum()) for rows in (codes, scores[:, None])]
+    if any(lost):
+        raise MetricError(
+            f"separability of {name!r}: {lost[0]} of {len(codes)} codes and {lost[1]} of {len(scores)} scores are not"
+            " finite: leave those samples out"
+        )
 
 
 def conditional_entropy(labels: np.ndarray, given: np.ndarray) -> float:

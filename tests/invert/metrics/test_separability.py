@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from invert.errors import MetricError, TooFewImages
-from invert.metrics.separability import Separability, conditional_entropy, describe, linear_separability
+from invert.metrics.separability import Separability, check_scores, conditional_entropy, describe, linear_separability
 
 
 @pytest.fixture
@@ -96,14 +96,29 @@ def test_the_score_is_the_exponential_of_the_sum():
     ("scores", "keep", "message"),
     [
         ({}, 0.5, "0 attributes"),
-        ({"a": torch.zeros(1999)}, 0.5, "2000 codes, 1999 scores"),
-        ({"a": torch.full((2000,), float("nan"))}, 0.5, "2000 of them not finite: leave those samples out"),
+        ({"a": torch.zeros(1999)}, 0.5, r"got \(2000, 8\) and \(1999,\)"),
+        ({"a": torch.full((2000,), float("nan"))}, 0.5, "0 of 2000 codes and 2000 of 2000 scores are not finite: leave"),
         ({"a": torch.zeros(2000)}, 0.0, "keep 0"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(codes, scores, keep, message):
     with pytest.raises(MetricError, match=message):
         linear_separability(codes, scores, keep)
+
+
+@pytest.mark.parametrize(
+    ("codes", "scores", "message"),
+    [
+        (torch.zeros(4, 2), torch.zeros(4, 1), r"got \(4, 2\) and \(4, 1\)"),
+        (torch.zeros(4, 3, 2), torch.zeros(4), r"expected codes of shape \(n, channels\)"),
+        (torch.zeros(0, 2), torch.zeros(1), r"got \(0, 2\) and \(1,\)"),
+        (torch.tensor([[0.0, 1.0], [math.nan, math.inf]]), torch.zeros(2), "1 of 2 codes and 0 of 2 scores"),
+    ],
+)
+def test_what_are_no_codes_and_scores_is_refused_in_words(codes, scores, message):
+    # Asked directly: in the tests jaxtyping would speak first.
+    with pytest.raises(MetricError, match=message):
+        check_scores("a", codes, scores)
 
 
 def test_too_few_samples_for_the_width_are_refused():
