@@ -130,6 +130,19 @@ class SetMetric(ABC):
         """
 
 
+def check_image(image: Tensor, which: str = "image") -> None:
+    """Refuse what is no batch of images.
+
+    Raises:
+        MetricError: naming what was given.
+    """
+    if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+        raise MetricError(
+            f"{which}: expected floats of shape (batch, 3, height, width) in [-1, 1], got {image.dtype} of shape"
+            f" {tuple(image.shape)}"
+        )
+
+
 def check_images(image: Tensor, target: Tensor) -> None:
     """Refuse what are no two batches of images.
 
@@ -137,11 +150,7 @@ def check_images(image: Tensor, target: Tensor) -> None:
         MetricError: naming what was given.
     """
     for which, value in (("image", image), ("target", target)):
-        if value.ndim != 4 or value.shape[1] != 3 or not value.is_floating_point():
-            raise MetricError(
-                f"{which}: expected floats of shape (batch, 3, height, width) in [-1, 1], got {value.dtype} of shape"
-                f" {tuple(value.shape)}"
-            )
+        check_image(value, which)
     if image.shape[0] != target.shape[0]:
         raise MetricError(f"{image.shape[0]} images, but {target.shape[0]} targets: expected one target an image")
 

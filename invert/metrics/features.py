@@ -11,7 +11,8 @@ from torch import Tensor
 from generators.errors import UnknownName
 from invert.errors import MetricUnavailable
 from invert.inversion import resize
-from invert.metrics.base import METRIC_RESOLUTION, Features, Image
+from invert.metrics.base import METRIC_RESOLUTION, Features, Image, check_image
+from invert.photo import check_finite
 from pretrained.errors import BrokenFile, DownloadFailed
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -31,8 +32,14 @@ class FeatureNetwork:
 
     @torch.no_grad()
     def __call__(self, image: Image) -> Features:
-        """Return one feature vector an image."""
-        return self.extract(image)
+        """Return one feature vector an image.
+
+        Raises:
+            MetricError: no images in [-1, 1].
+            ImageError: some values are NaN or infinite, which levels would show as black or white.
+        """
+        check_image(image)
+        return self.extract(check_finite(image))
 
 
 def load_features(key: str = "inception", device: str | torch.device = "cpu") -> FeatureNetwork:

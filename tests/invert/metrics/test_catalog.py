@@ -11,8 +11,9 @@ from torchvision.models import squeezenet1_1
 from torchvision.transforms.functional import normalize
 
 from generators.errors import UnknownName
-from invert.errors import MetricUnavailable
+from invert.errors import ImageError, MetricError, MetricUnavailable
 from invert.metrics import PAIR_METRICS, SET_METRICS, load_features, load_pair_metric, load_set_metric
+from invert.metrics.base import check_image
 from invert.metrics.features import FEATURE_NETWORKS, FeatureNetwork
 from pretrained.backbones import Backbone
 from pretrained.errors import DownloadFailed
@@ -123,6 +124,22 @@ def test_inception_gets_levels_of_0_to_255(monkeypatch):
     assert network(torch.tensor([-1.0, 0.0, 1.0])[None, :, None, None])[0].tolist() == [0, 128, 255]
     assert seen[0].dtype == torch.uint8
     assert network.width == 2048
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_no_features_are_made_of_what_is_not_finite(value):
+    network = FeatureNetwork("mean", "mean colour", 3, lambda image: image.nan_to_num().mean((2, 3)))
+    with pytest.raises(ImageError, match="48 values that are NaN or infinite"):
+        network(torch.full((1, 3, 4, 4), value))
+
+
+@pytest.mark.parametrize(
+    "image", [torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, 4, 8, 8), torch.zeros(3, 8, 8)]
+)
+def test_features_are_of_images_alone(image):
+    # Asked directly: in the tests jaxtyping would speak first.
+    with pytest.raises(MetricError, match=r"expected floats of shape \(batch, 3, height, width\) in \[-1, 1\], got"):
+        check_image(image)
 
 
 @pytest.mark.shared
