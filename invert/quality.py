@@ -38,6 +38,9 @@ QUALITY_METRICS = (*SET_METRICS, *_PATHS, *_SEPARABILITIES, *EQUIVARIANCES)
 ATTRIBUTES = ("gender", "age", "smile", "yaw", "mouth_open", "eyes_open")
 """Whose separability is measured: below and above the median of the samples."""
 
+FAILURES = (ToolkitError, RuntimeError, ValueError)
+"""What networks raise of pictures or codes that they cannot take; one figure's must not cost the others'."""
+
 Progress = Callable[[str, int], None]
 """Told what is being measured, and how many pictures are done."""
 
@@ -113,6 +116,10 @@ def measure_generator(
     """
     check_metrics(metrics)
     check_networks(settings)
+    if labels := getattr(generator, "c_dim", 0):
+        reason = f"this generator draws by labels (of width {labels}); only those without are measured"
+        yield from (_missing(key, reason) for key in dict.fromkeys(metrics))
+        return
     groups: list[tuple[Iterable[str], Callable[[list[str]], list[Figure]]]] = [
         (SET_METRICS, lambda keys: _against_photos(generator, keys, settings, photos, on_progress)),
         (_PATHS, lambda keys: _path_lengths(generator, keys, settings, on_progress)),
@@ -123,8 +130,17 @@ def measure_generator(
         keys = [key for key in known if key in metrics]
         try:
             yield from measure(keys) if keys else []
-        except ToolkitError as error:
+        except FAILURES as error:
             yield from (_missing(key, str(error)) for key in keys)
+
+
+def _attempt(description: Description, measure: Callable[[], tuple[float, str]]) -> Figure:
+    """Measure one figure, and its note; or say why there is none."""
+    try:
+        value, note = measure()
+    except FAILURES as error:
+        return Figure(description, None, str(error))
+    return Figure(description, value, note)
 
 
 def _missing(key: str, reason: str) -> Figure:
@@ -168,7 +184,7 @@ def _against_photos(
     for metric in measured:
         try:
             values = {} if metric in reasons else metric.compute()
-        except ToolkitError as error:
+        except FAILURES as error:
             reasons[metric] = str(error)
         if metric in reasons:
             figures += [Figure(description, None, reasons[metric]) for description in metric.descriptions]
@@ -194,16 +210,17 @@ def _too_few(metrics: Sequence[SetMetric], count: int) -> dict[SetMetric, str]:
 def _path_lengths(generator: Generator, keys: list[str], settings: Settings, on_progress: Progress) -> list[Figure]:
     metric = lpips_metric(settings.lpips, generator.w_avg.device)
     distance = Perceptual(metric.name, metric.measure)
-    figures = []
     paths = "1 path" if settings.num_samples == 1 else f"{settings.num_samples} paths"
-    for key in keys:
-        space, sampling, crop = _PATHS[key]
-        path_length = PerceptualPathLength(distance, space, sampling, crop)
-        show = partial(on_progress, key)
+
+    def measure(path_length: PerceptualPathLength, show: Callable[[int], None]) -> tuple[float, str]:
         found = path_length(generator, settings.num_samples, settings.batch_size, settings.seed, show)
         error = found.standard_error
-        note = ("" if math.isnan(error) else f"± {error:.3g} (standard error), ") + paths
-        figures.append(Figure(path_length.description, found.mean, note))
+        return found.mean, ("" if math.isnan(error) else f"± {error:.3g} (standard error), ") + paths
+
+    figures = []
+    for key in keys:
+        path_length = PerceptualPathLength(distance, *_PATHS[key])
+        figures.append(_attempt(path_length.description, partial(measure, path_length, partial(on_progress, key))))
     return figures
 
 
@@ -230,10 +247,14 @@ def _separabilities(generator: Generator, keys: list[str], settings: Settings, o
     centred = {name: values[kept] - values[kept].median() for name, values in scores.items()}
     codes = {"separability-z": torch.cat(noise)[kept], "separability-w": torch.cat(styles)[kept]}
     note = f"{int(kept.sum())} samples, {int((~kept).sum())} without a face left out"
+
+    def measure(key: str) -> tuple[float, str]:
+        return linear_separability(codes[key], centred).score, note
+
     return [
         Figure(descriptions[key], None, reasons[key])
         if key in reasons
-        else Figure(descriptions[key], linear_separability(codes[key], centred).score, note)
+        else _attempt(descriptions[key], partial(measure, key))
         for key in keys
     ]
 

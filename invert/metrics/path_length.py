@@ -14,8 +14,8 @@ from torch import Tensor
 
 from generators.base import Generator
 from generators.errors import UnknownName
-from invert.errors import TooFewImages
-from invert.metrics.base import METRIC_RESOLUTION, Description
+from invert.errors import MetricError, TooFewImages
+from invert.metrics.base import METRIC_RESOLUTION, Description, Image
 from invert.perceptual import Perceptual
 
 SPACES, SAMPLINGS = ("z", "w"), ("full", "end")
@@ -108,6 +108,7 @@ class PerceptualPathLength:
 
         Raises:
             TooFewImages: no samples.
+            MetricError: the distance cannot compare images of this size.
         """
         if num_samples < 1:
             raise TooFewImages(self.description.name, num_samples, 1, "it is a mean over paths")
@@ -116,7 +117,7 @@ class PerceptualPathLength:
             near, far = (point.to(generator.w_avg) for point in self._points(generator, z, t))
             styles = generator.mapping(torch.cat([near, far])) if self.space == "z" else torch.cat([near, far])
             first, second = self._see(generator.synthesis(styles)).chunk(2)
-            lengths.append((self.distance(first, second) / self.epsilon**2).cpu())
+            lengths.append((self._compare(first, second) / self.epsilon**2).cpu())
             if on_batch is not None:
                 on_batch(sum(len(part) for part in lengths))
         return PathLengths(torch.cat(lengths))
@@ -132,6 +133,15 @@ class PerceptualPathLength:
         begin, end = ends.unflatten(0, z.shape[:2]).unbind(1)
         near = begin.lerp(end, t[:, None, None])
         return near, near + self.epsilon * (end - begin)
+
+    def _compare(self, first: Image, second: Image) -> Float[Tensor, " batch"]:
+        try:
+            return self.distance(first, second)
+        except RuntimeError as error:  # Of LPIPS's networks, whose pooling leaves nothing of small images.
+            height, width = first.shape[2:]
+            raise MetricError(
+                f"{self.description.name}: {self.distance.name} cannot compare images of {width}x{height} px: {error}"
+            ) from error
 
     def _see(self, image: Tensor) -> Tensor:
         side = image.shape[-1]

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from generators.errors import UnknownName
+from generators.stylegan2 import StyleGAN2
 from invert.cli.quality import command
 from invert.errors import MetricUnavailable
 from invert.metrics.base import Description, PairMetric
@@ -115,6 +116,36 @@ def test_what_cannot_be_had_is_told_and_the_rest_goes_on(tiny_generator, network
     without_photos = by_key(measure_generator(tiny_generator, ["kid"], Settings(3)))
     assert "--data" in without_photos["kid"].note
     assert "| kid | n/a | needs real photos" in table(list(without_photos.values()))
+
+
+def test_a_figure_that_fails_does_not_cost_the_others(tiny_generator, networks, photos, monkeypatch):
+    monkeypatch.setattr("invert.metrics.separability.KEPT_PER_PARAMETER", 0.1)
+
+    def small_alone(a, b):
+        if a.shape[-1] < 256:
+            raise RuntimeError("Given input size: (512x1x1). Calculated output size: (512x0x0)")
+        return (a - b).square().mean((1, 2, 3))
+
+    squeeze = PairMetric(Description("lpips-toy", "LPIPS-Toy", False, 0.0, 9.0), small_alone)
+    monkeypatch.setattr("invert.quality.lpips_metric", lambda net, device: squeeze)
+
+    def fail(*_):
+        raise ValueError("did not converge")
+
+    monkeypatch.setattr("invert.metrics.distributions.KID.compute", fail)
+    monkeypatch.setattr("invert.metrics.separability._sides", fail)
+    metrics = ["ppl-w-end-crop", "ppl-w-end", "kid", "pr", "separability-w"]
+    figures = by_key(measure_generator(tiny_generator, metrics, Settings(50), photos))
+    failed = {key: figure.note for key, figure in figures.items() if figure.value is None}
+    assert failed.keys() == {"ppl-w-end-crop", "kid-toy", "separability-w"}
+    assert "LPIPS-Toy cannot compare images of 128x128 px: Given input size" in failed["ppl-w-end-crop"]
+    assert failed["kid-toy"] == failed["separability-w"] == "did not converge"
+
+
+def test_a_generator_that_takes_labels_is_told_in_words():
+    generator = StyleGAN2(16, c_dim=3, z_dim=8, w_dim=8, channel_base=64, channel_max=8).eval()
+    figures = list(measure_generator(generator, ["ppl-w-end", "eq-t", "eq-t"], Settings(3)))
+    assert [figure.note.partition(";")[0] for figure in figures] == ["this generator draws by labels (of width 3)"] * 2
 
 
 def test_an_unknown_metric_gets_a_hint(tiny_generator):
