@@ -113,7 +113,7 @@ def write_rows(folder: Path, rows: Sequence[Row], settings: dict[str, Any]) -> N
         table = csv.DictWriter(file, list(Row.__dataclass_fields__))
         table.writeheader()
         table.writerows({key: _cell_of(value) for key, value in asdict(row).items()} for row in rows)
-    entries = {"settings": settings, "means": _plain(means(rows)), "rows": _plain(rows)}
+    entries = {"settings": settings, "means": plain(means(rows)), "rows": plain(rows)}
     with whole_file(folder / "lec.json") as part:
         part.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8", errors="replace")
 
@@ -124,6 +124,12 @@ def _cell_of(value: str | float) -> str | float:
     return "" if math.isnan(value) else value
 
 
-def _plain(entries: Sequence[Any]) -> list[dict[str, Any]]:
-    """Give JSON values; NaN is none."""
-    return [{key: None if value != value else value for key, value in asdict(entry).items()} for entry in entries]
+def plain(entries: Sequence[Row | Mean]) -> list[dict[str, Any]]:
+    """Give JSON values; it has neither NaN nor infinity, they are none."""
+    return [
+        {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in asdict(entry).items()
+        }
+        for entry in entries
+    ]

@@ -56,14 +56,12 @@ def command(
     """  # noqa: D301 (click reads \b as "keep these lines")
     if not sources:
         raise click.UsageError("name a folder, a zip file, a list or images to measure")
-    from dataclasses import asdict
-
     import torch
     from tqdm import tqdm
 
     from editing.composition import parse_edits
     from generators.errors import ToolkitError
-    from invert.consistency import as_markdown, means, read_rows, write_rows
+    from invert.consistency import as_markdown, means, plain, read_rows, write_rows
     from invert.edits import check_name
     from invert.evaluation.methods import parse_methods
     from invert.evaluation.runner import Plan, Progress, evaluate
@@ -109,7 +107,7 @@ def command(
     rows = read_rows(run, manifest)
     found = means(rows)
     write_rows(output, rows, {column.method.spec: column.method.own_settings for column in run.columns})
-    click.echo(json.dumps([asdict(mean) for mean in found], indent=2) if as_json else as_markdown(found))
+    click.echo(json.dumps(plain(found), indent=2) if as_json else as_markdown(found))
     failed = {row.file: row.reason for row in rows if row.reason and not row.reason.startswith("the same as ")}
     for name, reason in list(failed.items())[:10]:
         notify(f"failed: {name}: {reason}")

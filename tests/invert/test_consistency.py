@@ -75,6 +75,19 @@ def test_every_face_has_its_value_and_every_bad_file_its_reason(run, faces, wide
     assert (avg["mean"], avg["faces"], avg["failed"]) == (pytest.approx(np.mean(values)), 3, 1)
 
 
+def test_what_the_command_prints_of_one_face_and_of_none_is_json(run, faces):
+    def no_constant(name):
+        pytest.fail(f"{name} is no JSON")
+
+    (faces / "2.png").unlink()
+    for number in (1, 0):
+        (faces / f"{number}.png").unlink()
+        means = json.loads(run("--json").stdout, parse_constant=no_constant)
+        assert {mean["faces"] for mean in means} == {number}
+        assert {mean["standard_error"] for mean in means} == {None}
+        assert all((mean["mean"] is None) == (number == 0) for mean in means)
+
+
 def test_an_encoder_that_looks_again_is_measured_alone_unless_its_looks_are_asked_for(
     run, faces, wider, encoder_file, tiny_encoder, tiny_generator, tmp_path
 ):
