@@ -51,6 +51,7 @@ class Figure:
 
     description: Description
     value: float | None
+    """Never NaN; infinite only where a generator is perfect."""
     note: str = ""
     """Spread, number of pictures, or the reason for a missing value."""
 
@@ -140,7 +141,14 @@ def _attempt(description: Description, measure: Callable[[], tuple[float, str]])
         value, note = measure()
     except FAILURES as error:
         return Figure(description, None, str(error))
-    return Figure(description, value, note)
+    return _checked(description, value, note)
+
+
+def _checked(description: Description, value: float, note: str) -> Figure:
+    """Take a value for a figure only if it is one: infinite decibels say that nothing differs."""
+    if math.isfinite(value) or (value > 0 and description.higher_is_better):
+        return Figure(description, value, note)
+    return Figure(description, None, f"{value}: the generator draws values that are NaN or infinite")
 
 
 def _missing(key: str, reason: str) -> Figure:
@@ -192,7 +200,7 @@ def _against_photos(
         for description in metric.descriptions:
             spread = values.get(f"{description.key}_std")
             spread_note = "" if spread is None else f", SD over subsets {spread:.2g}"
-            figures.append(Figure(description, values[description.key], note + spread_note))
+            figures.append(_checked(description, values[description.key], note + spread_note))
     return figures
 
 
@@ -261,7 +269,7 @@ def _separabilities(generator: Generator, keys: list[str], settings: Settings, o
 
 def _equivariances(generator: Generator, keys: list[str], settings: Settings, on_progress: Progress) -> list[Figure]:
     found = equivariance(generator, settings.num_samples, keys, settings.seed, partial(on_progress, "equivariance"))
-    return [Figure(EQUIVARIANCES[key], found[key].decibels, f"{settings.num_samples} samples") for key in keys]
+    return [_checked(EQUIVARIANCES[key], found[key].decibels, f"{settings.num_samples} samples") for key in keys]
 
 
 def table(figures: Sequence[Figure]) -> str:

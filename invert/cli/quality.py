@@ -122,8 +122,8 @@ def _photos(faces: list[FaceFile], batch: int, device: torch.device) -> Iterator
 
 
 def _as_json(figure: Figure) -> dict[str, Any]:
-    description = {
-        name: None if isinstance(value, float) and math.isinf(value) else value
-        for name, value in asdict(figure.description).items()
-    }
-    return description | {"value": figure.value, "note": figure.note}
+    """Give JSON values: it has no infinity, which bounds and perfect generators have."""
+    infinite = figure.value is not None and math.isinf(figure.value)
+    entries = asdict(figure.description) | {"value": figure.value, "note": figure.note}
+    entries["note"] = f"infinite: nothing differs; {figure.note}" if infinite else figure.note
+    return {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in entries.items()}

@@ -108,7 +108,7 @@ class PerceptualPathLength:
 
         Raises:
             TooFewImages: no samples.
-            MetricError: the distance cannot compare images of this size.
+            MetricError: the distance cannot compare images of this size, or not all lengths are finite.
         """
         if num_samples < 1:
             raise TooFewImages(self.description.name, num_samples, 1, "it is a mean over paths")
@@ -120,7 +120,13 @@ class PerceptualPathLength:
             lengths.append((self._compare(first, second) / self.epsilon**2).cpu())
             if on_batch is not None:
                 on_batch(sum(len(part) for part in lengths))
-        return PathLengths(torch.cat(lengths))
+        found = torch.cat(lengths)
+        if lost := int((~torch.isfinite(found)).sum()):
+            raise MetricError(
+                f"{self.description.name}: {lost} of {num_samples} paths have no length: the generator draws values that are"
+                " NaN or infinite"
+            )
+        return PathLengths(found)
 
     def _points(
         self, generator: Generator, z: Float[Tensor, "batch 2 z_dim"], t: Float[Tensor, " batch"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from PIL import Image
 
 from generators.errors import UnknownName
 from generators.stylegan2 import StyleGAN2
-from invert.cli.quality import command
+from generators.stylegan3 import StyleGAN3
+from invert.cli.quality import _as_json, command
 from invert.errors import MetricUnavailable
 from invert.metrics.base import Description, PairMetric
 from invert.metrics.features import FeatureNetwork
-from invert.quality import QUALITY_METRICS, Settings, measure_generator, table
+from invert.quality import QUALITY_METRICS, Figure, Settings, measure_generator, table
 
 
 @pytest.fixture
@@ -179,6 +181,29 @@ def test_a_command_that_measures_nothing_fails_and_says_why(tiny_generator, monk
     assert (rows["eq-t"]["value"], rows["eq-t"]["higher_is_better"]) == (None, True)
     assert (rows["kid"]["value"], rows["kid"]["higher_is_better"]) == (None, False)
     assert "--data" in rows["kid"]["note"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_figures_of_a_generator_that_draws_no_numbers_are_missing_with_the_reason(value, networks, photos, monkeypatch):
+    generator = StyleGAN3(16, z_dim=8, w_dim=8, channel_base=64, channel_max=8).eval().requires_grad_(False)
+    draw = type(generator.synthesis).forward
+    monkeypatch.setattr(type(generator.synthesis), "forward", lambda *args: draw(*args) * value)
+    monkeypatch.setattr("pretrained.loading.load_generator", lambda *_, **__: generator)
+    monkeypatch.setattr("invert.cli.quality._photos", lambda *_: iter(photos))
+    monkeypatch.setattr("invert.dataset.find_faces", lambda *_: [])
+    arguments = ["--metrics", "kid,ppl-w-end,eq-t", "--data", "photos", "--samples", "50", "--device", "cpu", "--json"]
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 1
+    for row in json.loads(result.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")):
+        assert row["value"] is None
+        assert "NaN or infinite" in row["note"]
+
+
+def test_a_perfect_generator_is_infinitely_good_but_not_in_json():
+    figure = Figure(Description("eq-t", "EQ-T [dB]", True, 0.0, math.inf), math.inf, "3 samples")
+    row = _as_json(figure)
+    assert (row["value"], row["high"], row["note"]) == (None, None, "infinite: nothing differs; 3 samples")
+    assert "| EQ-T [dB] ↑ | inf | 3 samples |" in table([figure])
 
 
 def test_a_single_path_has_no_standard_error(tiny_generator, networks):
