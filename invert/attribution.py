@@ -27,9 +27,9 @@ from PIL import Image
 from torch import Tensor
 
 from encoders.base import Encoder
-from generators.base import Generator, Identity
+from generators.base import FEATURE_DTYPES, Generator, Identity
 from generators.errors import ToolkitError
-from invert.errors import TooFewImages
+from invert.errors import MetricError, TooFewImages
 from invert.inversion import resize
 from invert.inverters import EncoderInverter, load_inverter
 from invert.perceptual import Perceptual
@@ -170,6 +170,11 @@ class Calibration:
                 raise CalibrationError(f"{path}: calibration of version {data['version']}, expected {VERSION}: make it anew")
             generated, real = (tuple(float(value) for value in data[kind]) for kind in ("generated", "real"))
             settings = Settings(*(kind(data["settings"][name]) for name, kind in _FIELDS.items()))
+            if settings.dtype not in _DTYPES or type(data["settings"]["steps"]) is not int or settings.steps < 1:
+                raise ValueError(
+                    f"steps {data['settings']['steps']!r}, dtype {settings.dtype!r}: expected a positive number, and one of"
+                    f" {', '.join(_DTYPES)}"
+                )
             return cls(settings, generated, real, dict(data["notes"]))
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CalibrationError(
@@ -183,6 +188,7 @@ def _check_count(kind: str, count: int) -> None:
 
 
 _FIELDS: dict[str, Callable[[Any], Any]] = {"generator": str, "distance": str, "steps": int, "start": str, "dtype": str}
+_DTYPES = tuple(str(dtype).removeprefix("torch.") for dtype in FEATURE_DTYPES)
 
 
 @dataclass(frozen=True)
@@ -245,8 +251,18 @@ class Attributor:
             return self.distance(resize(drawn, LOSS_RESOLUTION), target).cpu()
 
     def measure_photo(self, photo: UInt8[np.ndarray, "height width 3"]) -> float:
-        """Return the distance of one picture."""
-        return float(self.measure(to_tensor(photo)[None].to(self.generator.w_avg.device)))
+        """Return the distance of one picture.
+
+        Raises:
+            MetricError: it is not finite, so that it tells nothing.
+        """
+        distance = float(self.measure(to_tensor(photo)[None].to(self.generator.w_avg.device)))
+        if not math.isfinite(distance):
+            raise MetricError(
+                f"attribution: a distance of {distance} after {self.settings.steps} steps in {self.settings.dtype}: the"
+                " generator draws values that are NaN or infinite"
+            )
+        return distance
 
     def samples(self, count: int, seed: int = 0) -> Iterator[Picture]:
         """Draw pictures of the generator, untruncated; each comes out of a JPEG of 256 px."""
@@ -275,7 +291,8 @@ class Attributor:
             num_samples: how many of the generator's own to draw.
             seed: of the samples.
             notes: kept with the calibration.
-            done: distances by the pictures' contents that were measured before, under the same settings.
+            done: distances by the pictures' contents that were measured before, under the same settings; what is not finite
+                is measured again.
             on_picture: told the name, content (SHA-256 of the pixels) and distance of each.
 
         Raises:
@@ -293,7 +310,8 @@ class Attributor:
                     content = hashlib.sha256(str(photo.shape).encode() + photo.tobytes()).hexdigest()
                     if content in found:
                         continue
-                    found[content] = done[content] if content in done else self.measure_photo(photo)
+                    kept = done.get(content, math.nan)
+                    found[content] = kept if math.isfinite(kept) else self.measure_photo(photo)
                 except ToolkitError as error:
                     logger.warning("left out: %s", error)
                     continue
@@ -369,11 +387,15 @@ def plot_roc(calibration: Calibration, path: Path) -> None:
 
 
 def read_distances(path: Path, settings: Settings) -> dict[str, float]:
-    """Return what a calibration that was stopped has measured under the same settings, by content; nothing if it has not."""
+    """Return what a calibration that was stopped has measured under the same settings, by content; nothing if it has not.
+
+    Distances that are not finite are left out.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         same = data["settings"] == asdict(settings)
-        return {str(content): float(value) for content, value in data["distances"].items()} if same else {}
+        kept = {str(content): float(value) for content, value in data["distances"].items()} if same else {}
+        return {content: value for content, value in kept.items() if math.isfinite(value)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

@@ -32,7 +32,7 @@ from invert.attribution import (
     read_distances,
 )
 from invert.cli.attribute import command
-from invert.errors import PhotoError, TooFewImages
+from invert.errors import MetricError, PhotoError, TooFewImages
 from invert.photo import to_uint8
 
 SETTINGS = Settings("toy (123)", "LPIPS-Toy", 7, "psp (456)", "float32")
@@ -107,6 +107,11 @@ def test_a_calibration_is_kept_and_read_again(tmp_path):
         lambda data: data.update(settings=[]),
         lambda data: data.update(generated=[None] * 5),
         lambda data: data["settings"].pop("start"),
+        lambda data: data["settings"].update(dtype="floot32"),
+        lambda data: data["settings"].update(dtype="Tensor"),
+        lambda data: data["settings"].update(steps=0),
+        lambda data: data["settings"].update(steps=7.5),
+        lambda data: data["settings"].update(steps=True),
     ],
 )
 def test_a_damaged_calibration_is_refused_in_words(tmp_path, damage):
@@ -180,6 +185,19 @@ def test_another_picture_under_a_known_name_is_measured(attributor):
         assert known.real == tuple(float(shade + i) for i in range(5))
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_distance_that_is_no_number_is_no_verdict(attributor, value):
+    attributor.measure = lambda image: torch.full((1,), value)
+    with pytest.raises(MetricError, match=f"a distance of {value} after 12 steps in float32"):
+        attributor.measure_photo(np.zeros((8, 8, 3), np.uint8))
+    told = []
+    attributor.measure_photo = lambda photo: float(photo.mean())
+    pictures = [Picture(f"{i}.png", lambda i=i: np.full((4, 4, 3), i, np.uint8)) for i in range(5)]
+    attributor.calibrate(pictures, 5, on_picture=lambda *args: told.append(args))
+    known = attributor.calibrate(pictures, 5, done={content: value for _, content, _ in told})
+    assert known.real == (0, 1, 2, 3, 4)
+
+
 def test_a_photo_that_cannot_be_read_is_left_out_and_a_copy_counts_once(attributor, caplog):
     def fail():
         raise PhotoError("damaged")
@@ -202,6 +220,8 @@ def test_only_distances_of_the_same_settings_are_taken_up_again(tmp_path):
     file.write_text(json.dumps({"settings": asdict(SETTINGS), "distances": {"a": 1}}))
     assert read_distances(file, SETTINGS) == {"a": 1.0}
     assert read_distances(file, replace(SETTINGS, steps=8)) == {}
+    file.write_text(json.dumps({"settings": asdict(SETTINGS), "distances": {"a": 1, "b": math.nan, "c": math.inf}}))
+    assert read_distances(file, SETTINGS) == {"a": 1.0}, "the others are measured again"
     file.write_text("[]")
     assert read_distances(file, SETTINGS) == {}
 
