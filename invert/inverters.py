@@ -97,8 +97,8 @@ def load_inverter(
     """Make an inverter.
 
     Args:
-        method: ``auto`` (the best one for the generator, with the steps of a preset), ``projector``, or an encoder by name
-            or file. ``psp``, ``e4e`` and ``restyle`` mean the encoder in the generator's own file, where that is of one of
+        method: ``auto`` (the best one for the generator, or the encoder that is given, with the steps of a preset),
+            ``projector``, or an encoder by name or file. ``psp``, ``e4e`` and ``restyle`` mean the encoder in the generator's own file, where that is of one of
             those projects; else the one that ships.
         generator: whose codes to find; the inverter works on its device.
         encoder: the method's encoder, by name or file; None finds it by the method.
@@ -121,8 +121,8 @@ def load_inverter(
     device = generator.w_avg.device
     if looks is not None and not 1 <= looks <= MAX_LOOKS:
         raise ToolkitError(f"{looks} looks at a face: expected 1 to {MAX_LOOKS}")
-    if method == AUTO and encoder is None:
-        method, effort = choose_method(generator, preset)
+    if method == AUTO:
+        method, effort = choose_method(generator, preset, encoder)
         steps, refine, tune = (effort.get(name, 0) for name in ("steps", "refine", "tune"))
 
     @cache
@@ -149,13 +149,19 @@ def load_inverter(
     return TunedInverter(inverter, Tuner(generator, distance(), tune, on_step=later))
 
 
-def choose_method(generator: Generator, preset: str) -> tuple[str, dict[str, int]]:
+def choose_method(generator: Generator, preset: str, encoder: str | Path | None = None) -> tuple[str, dict[str, int]]:
     """Say what ``auto`` means: the best method for a generator, and a preset's steps as options of ``load_inverter``.
+
+    Args:
+        generator: whose codes to find.
+        preset: how much work goes into a face.
+        encoder: by name or file; it is the method then, whatever else there is.
 
     Raises:
         UnknownName: no such preset.
     """
-    effort, method = preset_of(preset), best_method(generator)
+    effort = preset_of(preset)
+    method = best_method(generator) if encoder is None else str(encoder)
     steps = {"steps": effort.steps} if method == PROJECTOR else {"refine": effort.refine}
     return method, steps | ({"tune": effort.tune} if effort.tune else {})
 

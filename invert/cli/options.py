@@ -216,7 +216,8 @@ def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
         names += ("preset", *(name for name in STEPS if name in by_hand))
     else:
         names += (*(("space",) if recipe.method == PROJECTOR else ()), steps_of(recipe.method))
-        names += tuple(name for name in ("tune", "encoder") if settings[name])
+        names += ("tune",) if settings["tune"] else ()
+    names += ("encoder",) if settings["encoder"] else ()
     specs = (*recipe.edits, *parse_edits(edits))
     if generator in CATALOG:
         specs = tuple(check_name(spec, generator) for spec in specs)
@@ -245,8 +246,8 @@ def settle(recipe: Recipe, network: Generator) -> Recipe:
 
     if recipe.method != AUTO:
         return recipe
-    method, effort = choose_method(network, recipe.settings["preset"])
-    settings = {key: value for key, value in recipe.settings.items() if key not in ("preset", *STEPS)}
+    method, effort = choose_method(network, recipe.settings["preset"], recipe.settings.get("encoder"))
+    settings = {key: value for key, value in recipe.settings.items() if key not in ("preset", "encoder", *STEPS)}
     settings |= {"space": "w_plus"} if method == PROJECTOR else {}
     by_hand = {key: recipe.settings[key] for key in (steps_of(method), "tune") if key in recipe.settings}
     return replace(recipe, method=method, settings=settings | effort | by_hand)

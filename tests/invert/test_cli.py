@@ -319,6 +319,17 @@ def test_auto_settles_on_a_method_and_the_recipe_says_which(run, tmp_path, encod
     assert (plan["method"], plan["preset"]) == ("auto", "fast")
 
 
+def test_auto_takes_the_encoder_that_is_named(run, tmp_path, encoder_file):
+    arguments = (demo_photo(), "--encoder", encoder_file, "--preset", "fast")
+    plan = json.loads(run(*arguments, "--dry-run", method="auto").stdout)
+    assert (plan["method"], plan["encoder"], plan["preset"]) == ("auto", str(encoder_file), "fast")
+    result = run(*arguments, method="auto")
+    assert result.exit_code == 0, result.output
+    recipe = json.loads((tmp_path / "out/astronaut/report.json").read_text())["recipe"]
+    assert (recipe["method"], recipe["refine"]) == (str(encoder_file), 0)
+    assert "encoder" not in recipe
+
+
 def test_a_preset_alone_means_auto(generator_file, tmp_path):
     arguments = ["--demo", "--preset", "fast", "-n", "--generator", str(generator_file), "-o", str(tmp_path)]
     plan = json.loads(CliRunner().invoke(cli, arguments).stdout)
@@ -353,7 +364,7 @@ def test_steps_given_by_hand_go_before_a_presets(generator_file, tmp_path):
 
 
 def test_auto_keeps_steps_given_by_hand(tiny_generator, monkeypatch):
-    monkeypatch.setattr("invert.inverters.choose_method", lambda generator, preset: ("stylemap", {"refine": 30, "tune": 4}))
+    monkeypatch.setattr("invert.inverters.choose_method", lambda *_: ("stylemap", {"refine": 30, "tune": 4}))
     recipe = Recipe(method="auto", settings={"preset": "better", "refine": 7, "steps": 9, "seed": 0})
     assert settle(recipe, tiny_generator).settings == {"seed": 0, "refine": 7, "tune": 4}
 

@@ -9,12 +9,15 @@ from encoders.compact import compact_encoder
 from encoders.feedback import look_again
 from encoders.psp import IRSEEncoder
 from encoders.restyle import restyle
+from encoders.stylemap import StyleMapEncoder
 from generators.base import Identity
 from generators.errors import LatentMismatch, ToolkitError, UnknownName
 from generators.latent import space_of
 from generators.stylegan2 import StyleGAN2
 from invert.inversion import resize
 from invert.inverters import encoder_beside, invert, load_inverter, method_names
+from invert.presets import PRESETS
+from invert.tuning import TunedInverter
 from pretrained.errors import BrokenFile, ForeignFile
 from pretrained.loading import load_encoder, load_generator, save_encoder
 from pretrained.psp import ENCODERS
@@ -109,6 +112,16 @@ def test_an_encoder_is_given_by_its_file_alone_or_beside_a_method(published, ima
     expected = load_inverter("psp", generator).encode(image)
     assert torch.equal(load_inverter(str(path), generator).encode(image), expected)
     assert torch.equal(load_inverter("psp", generator, encoder=path).encode(image), expected)
+
+
+def test_auto_takes_an_encoder_that_is_named_with_the_presets_steps(
+    tiny_generator, encoder_file, cheap_distance, monkeypatch
+):
+    monkeypatch.setitem(PRESETS, "best", replace(PRESETS["best"], refine=2, tune=1))
+    inverter = load_inverter("auto", tiny_generator, encoder=encoder_file, preset="best", perceptual=cheap_distance)
+    assert isinstance(inverter, TunedInverter)
+    assert inverter.tuner.steps == 1
+    assert (type(inverter.inverter.encoder), inverter.inverter.refiner.steps) == (StyleMapEncoder, 2)
 
 
 def test_restyle_looks_several_times_and_draws_once_a_look(published, image):
