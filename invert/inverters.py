@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,14 +26,19 @@ from invert.presets import AUTO, DEFAULT_PRESET, MAX_LOOKS, PROJECTOR, preset_of
 from invert.projector import Projector
 from invert.tuning import TunedInverter, Tuner
 from pretrained import safetensors
+from pretrained.arguments import encoder_arguments
 from pretrained.checkpoints import read_checkpoint
-from pretrained.errors import BrokenFile
+from pretrained.errors import BrokenFile, ForeignFile
 from pretrained.loading import load_encoder
-from pretrained.psp import METHODS, choose
+from pretrained.psp import METHODS
 from pretrained.shipped import encoder_names
+
+logger = logging.getLogger(__name__)
 
 PREFERRED = ("stylemap-e", "stylemap", "e4e", "psp")
 """Encoders that ship, the best first."""
+PHOTO_CHANNELS = (3, 6)
+"""Of encoders that look at photos; 6 with what was drawn of them so far."""
 SAME_W = 0.1
 """Two means of W that differ by less than this share are of one mapping network: they are means over a finite sample."""
 
@@ -149,30 +155,36 @@ def load_inverter(
     return TunedInverter(inverter, Tuner(generator, distance(), tune, on_step=later))
 
 
-def choose_method(generator: Generator, preset: str, encoder: str | Path | None = None) -> tuple[str, dict[str, int]]:
+def choose_method(
+    generator: Generator,
+    preset: str,
+    encoder: str | Path | None = None,
+    notify: Callable[[str], None] = logger.warning,
+) -> tuple[str, dict[str, int]]:
     """Say what ``auto`` means: the best method for a generator, and a preset's steps as options of ``load_inverter``.
 
     Args:
         generator: whose codes to find.
         preset: how much work goes into a face.
         encoder: by name or file; it is the method then, whatever else there is.
+        notify: told why the encoder in the generator's own file is not taken.
 
     Raises:
         UnknownName: no such preset.
     """
     effort = preset_of(preset)
-    method = best_method(generator) if encoder is None else str(encoder)
+    method = best_method(generator, notify) if encoder is None else str(encoder)
     steps = {"steps": effort.steps} if method == PROJECTOR else {"refine": effort.refine}
     return method, steps | ({"tune": effort.tune} if effort.tune else {})
 
 
-def best_method(generator: Generator) -> str:
+def best_method(generator: Generator, notify: Callable[[str], None] = logger.warning) -> str:
     """Return the best method for a generator: an encoder that ships, else the one in its own file, else the projector."""
     shipped = encoder_names()
     for name in PREFERRED:
         if name in shipped and _generator_of(shipped[name]).fits(generator.identity):
             return name
-    return _method_beside(Path(generator.source)) or PROJECTOR
+    return _method_beside(Path(generator.source), notify) or PROJECTOR
 
 
 def _generator_of(encoder: Path) -> Identity:
@@ -180,19 +192,28 @@ def _generator_of(encoder: Path) -> Identity:
     return Identity(str(card.get("generator")), str(card.get("generator_sha256", "")))
 
 
-def _method_beside(source: Path) -> str | None:
-    """Return the method whose encoder a generator's file holds."""
+def _method_beside(source: Path, notify: Callable[[str], None]) -> str | None:
+    """Return the method whose encoder a generator's file holds, if it is a known one, and for photos."""
     checkpoint = read_checkpoint(source) if source.is_file() else None
     if checkpoint is None or "encoder" not in checkpoint.readers:
         return None
-    candidates = checkpoint.read("encoder").architecture.split(" or ")
-    for method in ("e4e", "psp", "restyle"):
-        try:
-            choose(candidates, method)
-        except BrokenFile:
-            continue
-        return method
-    return None
+    try:
+        weights = checkpoint.read("encoder")
+    except ForeignFile as error:
+        notify(f"{error}; the {PROJECTOR} takes its place")
+        return None
+    try:
+        if (channels := encoder_arguments(weights.tensors)["in_channels"]) not in PHOTO_CHANNELS:
+            notify(f"{source}: its encoder looks at {_sketches(channels)}; the {PROJECTOR} takes its place")
+            return None
+    except BrokenFile as error:
+        raise type(error)(f"{source}: {error}") from error
+    candidates = set(weights.architecture.split(" or "))
+    return next(method for method in ("e4e", "psp", "restyle") if candidates & set(METHODS[method]))
+
+
+def _sketches(channels: int) -> str:
+    return f"sketches or segmentation maps of {channels} channels, not at photos"
 
 
 def _find_encoder(method: str, encoder: str | Path | None, generator: Generator) -> Encoder:
@@ -218,10 +239,8 @@ def encoder_beside(method: str, generator: Generator) -> Path | None:
 
 def _check_fit(encoder: Encoder, generator: Generator, name: str) -> None:
     """Refuse an encoder whose codes mean nothing to a generator."""
-    if encoder.in_channels not in (3, 6):
-        raise LatentMismatch(
-            f"the encoder {name!r} looks at sketches or segmentation maps of {encoder.in_channels} channels, not at photos"
-        )
+    if encoder.in_channels not in PHOTO_CHANNELS:
+        raise LatentMismatch(f"the encoder {name!r} looks at {_sketches(encoder.in_channels)}")
     theirs, ours = (encoder.num_ws, encoder.w_dim), (generator.num_ws, generator.w_dim)
     if theirs != ours:
         raise LatentMismatch(

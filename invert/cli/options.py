@@ -246,7 +246,7 @@ def settle(recipe: Recipe, network: Generator) -> Recipe:
 
     if recipe.method != AUTO:
         return recipe
-    method, effort = choose_method(network, recipe.settings["preset"], recipe.settings.get("encoder"))
+    method, effort = choose_method(network, recipe.settings["preset"], recipe.settings.get("encoder"), notify)
     settings = {key: value for key, value in recipe.settings.items() if key not in ("preset", "encoder", *STEPS)}
     settings |= {"space": "w_plus"} if method == PROJECTOR else {}
     by_hand = {key: recipe.settings[key] for key in (steps_of(method), "tune") if key in recipe.settings}

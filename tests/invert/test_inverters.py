@@ -15,7 +15,7 @@ from generators.errors import LatentMismatch, ToolkitError, UnknownName
 from generators.latent import space_of
 from generators.stylegan2 import StyleGAN2
 from invert.inversion import resize
-from invert.inverters import encoder_beside, invert, load_inverter, method_names
+from invert.inverters import best_method, choose_method, encoder_beside, invert, load_inverter, method_names
 from invert.presets import PRESETS
 from invert.tuning import TunedInverter
 from pretrained.errors import BrokenFile, ForeignFile
@@ -78,7 +78,7 @@ def published(tmp_path, monkeypatch):
     """A writer of files as pSp, e4e and ReStyle publish them, for a 16 px generator."""
     monkeypatch.setattr(IRSEEncoder, "units", (1, 1, 1, 1))
 
-    def write(name="GradualStyleEncoder", file="model.pt", num_ws=6, seed=0, **arguments):
+    def write(name="GradualStyleEncoder", file="model.pt", num_ws=6, seed=0, opts=True, **arguments):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             generator = StyleGAN2(16, z_dim=16, w_dim=16, mapping_layers=2, channel_base=128, channel_max=16)
@@ -86,7 +86,8 @@ def published(tmp_path, monkeypatch):
             mean = generator.mapping.w(torch.randn(4096, 16)).mean(0)
         state = {f"decoder.{k}": v for k, v in generator_to_rosinality(generator.state_dict()).items()}
         state |= {f"encoder.{k}": v for k, v in encoder.state_dict().items() if k != "w_avg"}
-        entries = {"latent_avg": mean.repeat(num_ws, 1), "opts": {"encoder_type": name, "output_size": 16}}
+        entries = {"latent_avg": mean.repeat(num_ws, 1)}
+        entries |= {"opts": {"encoder_type": name, "output_size": 16}} if opts else {}
         torch.save({"state_dict": state} | entries, tmp_path / file)
         return tmp_path / file
 
@@ -122,6 +123,34 @@ def test_auto_takes_an_encoder_that_is_named_with_the_presets_steps(
     assert isinstance(inverter, TunedInverter)
     assert inverter.tuner.steps == 1
     assert (type(inverter.inverter.encoder), inverter.inverter.refiner.steps) == (StyleMapEncoder, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("GradualStyleEncoder", "psp"), ("Encoder4Editing", "e4e"), ("ProgressiveBackboneEncoder", "restyle")],
+)
+def test_auto_takes_the_encoder_in_the_generators_own_file(published, name, method):
+    assert best_method(load_generator(published(name))) == method
+
+
+@pytest.mark.parametrize("channels", [1, 19])
+def test_auto_takes_the_projector_where_the_files_encoder_looks_at_no_photos(published, channels):
+    told = []
+    generator = load_generator(published(in_channels=channels))
+    assert best_method(generator, told.append) == "projector"
+    assert told == [
+        f"{generator.source}: its encoder looks at sketches or segmentation maps of {channels} channels, not at photos;"
+        " the projector takes its place"
+    ]
+
+
+def test_auto_takes_the_projector_where_the_files_encoder_is_an_unknown_one(published, tmp_path):
+    file = torch.load(published())
+    file["state_dict"] = {name.replace("encoder.", "encoder.new."): value for name, value in file["state_dict"].items()}
+    torch.save(file, tmp_path / "new.pt")
+    told = []
+    assert choose_method(load_generator(tmp_path / "new.pt"), "fast", None, told.append) == ("projector", {"steps": 60})
+    assert told == [f"{tmp_path / 'new.pt'}: an unknown encoder; the projector takes its place"]
 
 
 def test_restyle_looks_several_times_and_draws_once_a_look(published, image):
