@@ -30,7 +30,7 @@ from pretrained.arguments import encoder_arguments
 from pretrained.checkpoints import read_checkpoint
 from pretrained.errors import BrokenFile, ForeignFile
 from pretrained.loading import load_encoder
-from pretrained.psp import METHODS
+from pretrained.psp import METHODS, choose
 from pretrained.shipped import encoder_names
 
 logger = logging.getLogger(__name__)
@@ -104,8 +104,8 @@ def load_inverter(
 
     Args:
         method: ``auto`` (the best one for the generator, or the encoder that is given, with the steps of a preset),
-            ``projector``, or an encoder by name or file. ``psp``, ``e4e`` and ``restyle`` mean the encoder in the generator's own file, where that is of one of
-            those projects; else the one that ships.
+            ``projector``, or an encoder by name or file. ``psp``, ``e4e`` and ``restyle`` mean the encoder in the
+            generator's own file, where that is of one of those projects; else the one that ships.
         generator: whose codes to find; the inverter works on its device.
         encoder: the method's encoder, by name or file; None finds it by the method.
         looks: of an encoder at each face: it looks at what was drawn so far, too, and corrects the code. None: as many as
@@ -171,6 +171,7 @@ def choose_method(
 
     Raises:
         UnknownName: no such preset.
+        ForeignFile: see ``best_method``.
     """
     effort = preset_of(preset)
     method = best_method(generator, notify) if encoder is None else str(encoder)
@@ -179,7 +180,11 @@ def choose_method(
 
 
 def best_method(generator: Generator, notify: Callable[[str], None] = logger.warning) -> str:
-    """Return the best method for a generator: an encoder that ships, else the one in its own file, else the projector."""
+    """Return the best method for a generator: an encoder that ships, else the one in its own file, else the projector.
+
+    Raises:
+        ForeignFile: nothing tells which of two methods' the encoder in its own file is.
+    """
     shipped = encoder_names()
     for name in PREFERRED:
         if name in shipped and _generator_of(shipped[name]).fits(generator.identity):
@@ -206,10 +211,10 @@ def _method_beside(source: Path, notify: Callable[[str], None]) -> str | None:
         if (channels := encoder_arguments(weights.tensors)["in_channels"]) not in PHOTO_CHANNELS:
             notify(f"{source}: its encoder looks at {_sketches(channels)}; the {PROJECTOR} takes its place")
             return None
+        architecture = choose(weights.architecture.split(" or "), None)
     except BrokenFile as error:
         raise type(error)(f"{source}: {error}") from error
-    candidates = set(weights.architecture.split(" or "))
-    return next(method for method in ("e4e", "psp", "restyle") if candidates & set(METHODS[method]))
+    return next(method for method, members in METHODS.items() if architecture in members)
 
 
 def _sketches(channels: int) -> str:

@@ -115,7 +115,7 @@ def test_an_encoder_is_given_by_its_file_alone_or_beside_a_method(published, ima
     assert torch.equal(load_inverter("psp", generator, encoder=path).encode(image), expected)
 
 
-def test_auto_takes_an_encoder_that_is_named_with_the_presets_steps(
+def test_auto_takes_the_encoder_that_is_named_and_the_presets_steps(
     tiny_generator, encoder_file, cheap_distance, monkeypatch
 ):
     monkeypatch.setitem(PRESETS, "best", replace(PRESETS["best"], refine=2, tune=1))
@@ -151,6 +151,15 @@ def test_auto_takes_the_projector_where_the_files_encoder_is_an_unknown_one(publ
     told = []
     assert choose_method(load_generator(tmp_path / "new.pt"), "fast", None, told.append) == ("projector", {"steps": 60})
     assert told == [f"{tmp_path / 'new.pt'}: an unknown encoder; the projector takes its place"]
+
+
+@pytest.mark.parametrize(
+    ("name", "methods"), [("GradualStyleEncoder", "psp or e4e"), ("BackboneEncoder", "restyle-psp or restyle-e4e")]
+)
+def test_auto_does_not_guess_between_encoders_that_are_alike(published, name, methods):
+    generator = load_generator(published(name, opts=False))
+    with pytest.raises(ForeignFile, match=rf"model\.pt: nothing in it tells .*: use the method {methods}"):
+        load_inverter("auto", generator)
 
 
 def test_restyle_looks_several_times_and_draws_once_a_look(published, image):
