@@ -259,6 +259,7 @@ def build(network: Callable[..., Network], arguments: dict[str, Any], tensors: d
     except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
         raise BrokenFile(f"{what}: its tensors make no network: {error}") from error
     expected = built.state_dict()
+    tensors = tensors | _counts(expected, tensors)
     missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     misshapen = [name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape]
     if missing or unexpected or misshapen:
@@ -273,6 +274,15 @@ def build(network: Callable[..., Network], arguments: dict[str, Any], tensors: d
         built = network(**arguments)
         built.load_state_dict(tensors)
     return built.eval().requires_grad_(False)
+
+
+def _counts(expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the counts of batches that norms want and a file lacks, or has in half precision: only training reads them."""
+    return {
+        name: torch.zeros(tensors.get(name, value).shape, dtype=torch.int64)
+        for name, value in expected.items()
+        if name.endswith("num_batches_tracked") and (name not in tensors or tensors[name].is_floating_point())
+    }
 
 
 def describe_encoder(encoder: Encoder) -> dict[str, Any]:

@@ -164,6 +164,37 @@ def test_sketches_and_half_precision_and_names_of_many_devices_are_read(build_en
     assert found.input_layer[0].weight.dtype == torch.float32
 
 
+@pytest.fixture
+def rewrite():
+    """Change the tensors of a file."""
+
+    def change(path, tensors):
+        file = torch.load(path)
+        torch.save(file | {"state_dict": tensors(file["state_dict"])}, path)
+        return path
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        lambda state: {name: value.half() for name, value in state.items()},
+        lambda state: {name: value.half() for name, value in state.items() if not name.endswith("num_batches_tracked")},
+    ],
+    ids=["narrowed", "absent"],
+)
+def test_counts_of_batches_may_be_narrowed_or_absent(tensors, build_encoder, write_encoder, rewrite):
+    encoder = build_encoder("GradualStyleEncoder")
+    for name, value in encoder.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            value.fill_(70_000)  # Infinite in half precision.
+    path = write_encoder(encoder, latent_avg=torch.zeros(6, 16), opts={"encoder_type": "GradualStyleEncoder"})
+    found = load_encoder(rewrite(path, tensors))
+    assert found.body[0].res_layer[0].num_batches_tracked.dtype == torch.int64
+    torch.testing.assert_close(found(a_face()), encoder.half().float()(a_face()))
+
+
 def test_tensors_that_are_missing_are_named(build_encoder, write_encoder):
     encoder = build_encoder("GradualStyleEncoder")
     del encoder.body[3].res_layer[1].weight
