@@ -177,6 +177,8 @@ def _num_layers(tensors: Mapping[str, Tensor], w_dim: int, decoder: Mapping[str,
 
 def _rows(tensors: Mapping[str, Tensor]) -> Float[Tensor, "rows w_dim"]:
     latent_avg = tensors["latent_avg"].float()
+    while latent_avg.ndim > 2 and latent_avg.shape[0] == 1:
+        latent_avg = latent_avg[0]
     if latent_avg.numel() == 0 or latent_avg.ndim not in (1, 2):
         raise BrokenFile(
             f"its latent_avg has the shape {tuple(latent_avg.shape)}: expected one style, or one for every layer"

@@ -149,7 +149,13 @@ def test_an_encoder_alone_needs_its_mean(build_encoder, write_encoder):
     assert torch.equal(alone.w_avg, torch.ones(6, 16))
 
 
-@pytest.mark.parametrize("shape", [(5, 16), (6, 15), (), (0,), (1, 6, 16)])
+def test_a_mean_may_be_a_batch_of_one(build_encoder, write_encoder):
+    mean = torch.linspace(-1, 1, 96).view(6, 16)
+    path = write_encoder(build_encoder("GradualStyleEncoder"), latent_avg=mean[None])
+    assert torch.equal(load_encoder(path, method="psp").w_avg, mean)
+
+
+@pytest.mark.parametrize("shape", [(5, 16), (6, 15), (), (0,), (2, 6, 16)])
 def test_a_mean_of_another_shape_is_refused(shape, build_encoder, write_encoder):
     path = write_encoder(build_encoder("GradualStyleEncoder"), latent_avg=torch.zeros(shape))
     with pytest.raises((BrokenFile, CheckpointMismatch), match=r"latent_avg|w_avg|shape"):
