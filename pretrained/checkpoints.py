@@ -15,7 +15,16 @@ from pretrained import nvidia, psp, rosinality, safetensors, stylegan1
 from pretrained.arguments import settings_for, stylegan2_arguments
 from pretrained.errors import BrokenFile, ForeignFile, UnsafePickle
 from pretrained.pickles import Record, unpickle
-from pretrained.torchfiles import MAGIC, READERS, TensorRecord, map_file, read_torch_stream, read_torch_zip, state_dict
+from pretrained.torchfiles import (
+    MAGIC,
+    PREFIXES,
+    READERS,
+    TensorRecord,
+    map_file,
+    read_torch_stream,
+    read_torch_zip,
+    state_dict,
+)
 
 GENERATORS = ("G_ema", "g_ema", "generator_smooth", "generator", "decoder", "G", "g")
 """Roles of generators, the preferred first: moving averages draw better than what was trained."""
@@ -26,8 +35,6 @@ MAX_WIDTH = 4096
 """Of z and W where codes must be drawn to read a file."""
 WRAPPERS = ("models", "state_dict", "model", "params_ema", "params")
 """Entries that hold all that matters of a training file."""
-PREFIXES = ("module.", "_orig_mod.")
-"""What training on several devices and compiling put in front of every name."""
 MAX_HEADER = 100_000_000
 """Of safetensors, as its specification has it."""
 

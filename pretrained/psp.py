@@ -24,7 +24,7 @@ from encoders.psp import (
 from encoders.restyle import BackboneEncoder, ProgressiveBackboneEncoder
 from pretrained.errors import BrokenFile, ForeignFile
 from pretrained.pickles import Record
-from pretrained.torchfiles import TensorRecord, state_dict
+from pretrained.torchfiles import PREFIXES, TensorRecord, state_dict
 
 ENCODERS: dict[str, type[IRSEEncoder]] = {
     "GradualStyleEncoder": GradualStyleEncoder,
@@ -48,6 +48,9 @@ PYRAMID, RESTYLE = ("GradualStyleEncoder", "Encoder4Editing"), ("BackboneEncoder
 E4E_OPTIONS = {"progressive_steps", "progressive_start", "delta_norm_lambda", "stylegan_size", "w_discriminator_lambda"}
 PSP_OPTIONS = {"learn_in_w", "output_size", "label_nc", "input_nc", "n_iters_per_batch"}
 ROLES = ("decoder", "encoder")
+_FRONT = f"(?:{'|'.join(map(re.escape, PREFIXES))})*"
+_PART = re.compile(rf"{_FRONT}({'|'.join(ROLES)})\.{_FRONT}(.+)")
+"""The whole network may have been wrapped, or one of its parts."""
 W_DIM, RESOLUTION = 512, 1024
 """Where nothing tells them, as their projects have it."""
 
@@ -57,9 +60,8 @@ def parts_of(value: Any) -> dict[str, dict[str, TensorRecord]]:
     state = value.get("state_dict") if isinstance(value, dict) else None
     parts: dict[str, dict[str, TensorRecord]] = {}
     for name, record in state.items() if isinstance(state, dict) else ():
-        if isinstance(name, str) and isinstance(record, TensorRecord):
-            role, _, rest = name.removeprefix("module.").partition(".")
-            parts.setdefault(role, {})[rest] = record
+        if isinstance(name, str) and isinstance(record, TensorRecord) and (match := _PART.fullmatch(name)):
+            parts.setdefault(match[1], {})[match[2]] = record
     return {role: parts[role] for role in ROLES if role in parts}
 
 

@@ -29,6 +29,8 @@ MAX_EXPANDED = 65_536
 """Numbers of a tensor that repeats its storage, as a mean that is expanded to all layers does."""
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 """First two values of a torch file from before the zip container."""
+PREFIXES = ("module.", "_orig_mod.")
+"""What training on several devices and compiling put in front of every name."""
 STORAGE_TYPES: dict[str, torch.dtype] = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,

@@ -103,6 +103,18 @@ def write_encoder(tmp_path, tiny_stylegan2):
     return write_file
 
 
+@pytest.fixture
+def rewrite():
+    """Change the tensors of a file."""
+
+    def change(path, tensors):
+        file = torch.load(path)
+        torch.save(file | {"state_dict": tensors(file["state_dict"])}, path)
+        return path
+
+    return change
+
+
 def a_face(channels=3):
     return torch.rand(1, channels, 256, 256, generator=torch.Generator().manual_seed(2)) * 2 - 1
 
@@ -162,24 +174,27 @@ def test_a_mean_of_another_shape_is_refused(shape, build_encoder, write_encoder)
         load_encoder(path, method="psp")
 
 
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_names_of_compiled_networks_are_read(prefix, build_encoder, write_encoder):
+    encoder = build_encoder("GradualStyleEncoder")
+    path = write_encoder(encoder, prefix=prefix, latent_avg=torch.zeros(6, 16), opts={"learn_in_w": False})
+    assert torch.equal(load_encoder(path)(a_face()), encoder(a_face()))
+    load_generator(path)
+
+
+def test_names_of_a_compiled_encoder_are_read(build_encoder, write_encoder, rewrite):
+    encoder = build_encoder("GradualStyleEncoder")
+    path = write_encoder(encoder, latent_avg=torch.zeros(6, 16), opts={"learn_in_w": False})
+    rewrite(path, lambda state: {name.replace("encoder.", "encoder._orig_mod."): value for name, value in state.items()})
+    assert torch.equal(load_encoder(path)(a_face()), encoder(a_face()))
+
+
 def test_sketches_and_half_precision_and_names_of_many_devices_are_read(build_encoder, write_encoder):
     encoder = build_encoder("Encoder4Editing", in_channels=1).half()
     path = write_encoder(encoder, prefix="module.", latent_avg=torch.zeros(6, 16), opts={"stylegan_size": 16})
     found = load_encoder(path)
     assert (type(found).__name__, found.in_channels) == ("Encoder4Editing", 1)
     assert found.input_layer[0].weight.dtype == torch.float32
-
-
-@pytest.fixture
-def rewrite():
-    """Change the tensors of a file."""
-
-    def change(path, tensors):
-        file = torch.load(path)
-        torch.save(file | {"state_dict": tensors(file["state_dict"])}, path)
-        return path
-
-    return change
 
 
 @pytest.mark.parametrize(
