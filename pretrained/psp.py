@@ -51,17 +51,21 @@ ROLES = ("decoder", "encoder")
 _FRONT = f"(?:{'|'.join(map(re.escape, PREFIXES))})*"
 _PART = re.compile(rf"{_FRONT}({'|'.join(ROLES)})\.{_FRONT}(.+)")
 """The whole network may have been wrapped, or one of its parts."""
+_SIGNS = (("decoder", "to_rgb1.conv.weight"), ("encoder", "input_layer.0.weight"))
+"""Tensors that tell a bare state dict of theirs from others with an encoder or a decoder."""
 W_DIM, RESOLUTION = 512, 1024
 """Where nothing tells them, as their projects have it."""
 
 
 def parts_of(value: Any) -> dict[str, dict[str, TensorRecord]]:
-    """Return the tensors of decoder and encoder: of those that the file holds."""
-    state = value.get("state_dict") if isinstance(value, dict) else None
+    """Return the tensors of decoder and encoder, of those that the file holds; it may be a state dict and nothing else."""
+    state = value.get("state_dict", value) if isinstance(value, dict) else None
     parts: dict[str, dict[str, TensorRecord]] = {}
     for name, record in state.items() if isinstance(state, dict) else ():
         if isinstance(name, str) and isinstance(record, TensorRecord) and (match := _PART.fullmatch(name)):
             parts.setdefault(match[1], {})[match[2]] = record
+    if state is value and not any(name in parts.get(role, {}) for role, name in _SIGNS):
+        return {}
     return {role: parts[role] for role in ROLES if role in parts}
 
 

@@ -182,6 +182,24 @@ def test_names_of_compiled_networks_are_read(prefix, build_encoder, write_encode
     load_generator(path)
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_state_dict_alone_is_read(prefix, build_encoder, write_encoder, tmp_path):
+    encoder, told = build_encoder("GradualStyleEncoder"), []
+    torch.save(torch.load(write_encoder(encoder, prefix=prefix))["state_dict"], tmp_path / "bare.pt")
+    generator = load_generator(tmp_path / "bare.pt", notify=told.append)
+    with pytest.raises(ForeignFile, match="use the method psp or e4e"):
+        load_encoder(tmp_path / "bare.pt")
+    found = load_encoder(tmp_path / "bare.pt", method="psp", notify=told.append)
+    torch.testing.assert_close(found(a_face()), encoder(a_face()) + generator.w_avg)
+    assert [note for note in told if "latent_avg is absent" in note] == told
+    assert "pSp, e4e or ReStyle's encoder and decoder" in read_checkpoint(tmp_path / "bare.pt").kind
+
+
+def test_a_state_dict_of_others_with_an_encoder_is_not_taken_for_psps(tmp_path):
+    torch.save({"encoder.conv.weight": torch.zeros(1), "decoder.conv.weight": torch.zeros(1)}, tmp_path / "vae.pt")
+    assert "pSp" not in read_checkpoint(tmp_path / "vae.pt").kind
+
+
 def test_names_of_a_compiled_encoder_are_read(build_encoder, write_encoder, rewrite):
     encoder = build_encoder("GradualStyleEncoder")
     path = write_encoder(encoder, latent_avg=torch.zeros(6, 16), opts={"learn_in_w": False})
