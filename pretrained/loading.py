@@ -26,7 +26,7 @@ from pretrained.cache import sha256, whole_file
 from pretrained.catalog import CATALOG, DEFAULT_GENERATOR, fetch
 from pretrained.checkpoints import DISCRIMINATORS, GENERATORS, Checkpoint, Weights, read_checkpoint
 from pretrained.errors import BrokenFile, CheckpointMismatch, ForeignFile
-from pretrained.psp import ENCODERS, choose
+from pretrained.psp import ENCODERS, METHODS, choose
 from pretrained.shipped import encoder_names
 
 logger = logging.getLogger(__name__)
@@ -168,7 +168,8 @@ def load_encoder(
     Args:
         name_or_path: name or file.
         device: where it shall work.
-        method: what it is, for files that do not tell themselves; a key of ``pretrained.psp.METHODS``.
+        method: what it is, for files that do not tell themselves, and a check of others; a key of
+            ``pretrained.psp.METHODS``.
         notify: told what had to be made up.
 
     Raises:
@@ -183,7 +184,8 @@ def load_encoder(
     if not path.is_file():
         raise UnknownName("encoder (nor is there such a file)", str(name_or_path), known)
     checkpoint = read_checkpoint(path)
-    encoder = _own_encoder(path) if checkpoint.kind == "safetensors" else _published_encoder(checkpoint, method, notify)
+    is_own = checkpoint.kind == "safetensors"
+    encoder = _own_encoder(path, method) if is_own else _published_encoder(checkpoint, method, notify)
     if odd := _not_finite(encoder.state_dict()):
         raise BrokenFile(f"{path}: {odd} holds what is no finite number: its training went astray; take another file")
     return encoder.to(device)
@@ -194,18 +196,31 @@ def _not_finite(tensors: dict[str, Tensor]) -> str | None:
     return next((name for name, value in tensors.items() if not value.isfinite().all()), None)
 
 
-def _own_encoder(path: Path) -> Encoder:
-    """Build what ``save_encoder`` wrote."""
+def _own_encoder(path: Path, method: str | None) -> Encoder:
+    """Build what ``save_encoder`` wrote, if it is of the method that is asked for."""
     tensors, card = safetensors.load(path)
     tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     architecture = card.get("architecture")
     encoder: Encoder
     if isinstance(architecture, str) and architecture in ENCODERS:
         encoder = build(ENCODERS[architecture], encoder_arguments(tensors), tensors, str(path))
+        kinds = tuple(name for name, members in METHODS.items() if architecture in members)
     else:
         encoder = build(StyleMapEncoder, _encoder_arguments(card.get("arguments"), path), tensors, str(path))
+        kinds = _kinds(encoder)
+    if method is not None and method not in kinds:
+        found = f"of the method {kinds[0]}" if kinds else "one of stylemaps"
+        raise ForeignFile(f"{path}: its encoder is {found}, not of {method}: name the file without a method")
     encoder.identity = Identity(str(card.get("generator", "unknown")), str(card.get("generator_sha256", "")))
     return encoder
+
+
+def _kinds(encoder: StyleMapEncoder) -> tuple[str, ...]:
+    """Name the methods, keys of ``pretrained.psp.METHODS``, that a StyleMap encoder is one of (``encoders.compact``)."""
+    if encoder.space != "w_plus":
+        return ()
+    kind = "e4e" if encoder.deltas else "psp"
+    return ("restyle", f"restyle-{kind}") if encoder.in_channels == 6 else (kind,)
 
 
 def _published_encoder(checkpoint: Checkpoint, method: str | None, notify: Callable[[str], None]) -> Encoder:

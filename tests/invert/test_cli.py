@@ -12,12 +12,14 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from encoders.compact import compact_encoder
 from invert.cli.main import cli
 from invert.cli.options import settle
 from invert.latents import load_latent
 from invert.photo import demo_photo, read_photo
 from invert.presets import PRESETS
 from invert.recipe import Recipe
+from pretrained.loading import save_encoder
 
 
 @pytest.fixture
@@ -140,16 +142,20 @@ def test_any_result_is_a_recipe_that_gives_it_again(run, tmp_path, wider, name):
     assert recipes[0] == recipes[1]
 
 
-def test_an_encoders_file_is_a_method_of_its_own_or_the_one_of_a_method(run, tmp_path, encoder_file):
-    for method, encoder in (("stylemap", encoder_file), ("e4e", encoder_file)):
+def test_an_encoders_file_is_a_method_of_its_own_or_the_one_of_a_method(run, tmp_path, encoder_file, tiny_generator):
+    e4e = compact_encoder("e4e", tiny_generator.num_ws, 32, pyramid_channels=(8, 8, 8), width=8)
+    save_encoder(tmp_path / "e4e.safetensors", e4e, tiny_generator.identity)
+    for method, encoder in (("stylemap", encoder_file), ("e4e", tmp_path / "e4e.safetensors")):
         result = run(demo_photo(), "--encoder", encoder, method=method)
         assert result.exit_code == 0, result.output
         report = json.loads((tmp_path / "out/astronaut/report.json").read_text())
         assert (report["method"], report["settings"].get("encoder")) == (
-            (str(encoder_file), None) if method == "stylemap" else ("e4e", str(encoder_file))
+            (str(encoder), None) if method == "stylemap" else ("e4e", str(encoder))
         )
     again = run(demo_photo(), "--recipe", tmp_path / "out/astronaut/report.json", method="e4e")
     assert again.exit_code == 0, again.output
+    refused = run(demo_photo(), "--encoder", encoder_file, method="e4e")
+    assert "its encoder is one of stylemaps, not of e4e" in str(refused.exception)
 
 
 def test_a_narrow_dtype_is_used_and_recorded(run, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from encoders.compact import compact_encoder
 from encoders.stylemap import StyleMapEncoder
 from generators.base import Identity
 from generators.errors import UnknownName
@@ -17,8 +18,9 @@ from pretrained import safetensors, shipped
 from pretrained.arguments import mobilestylegan_arguments
 from pretrained.cache import sha256
 from pretrained.catalog import DEFAULT_GENERATOR
-from pretrained.errors import BrokenFile, CheckpointMismatch
+from pretrained.errors import BrokenFile, CheckpointMismatch, ForeignFile
 from pretrained.loading import build, load_discriminator, load_encoder, load_generator, save_encoder
+from pretrained.psp import METHODS
 from pretrained.rosinality import generator_to_rosinality
 
 CARD = {"num_ws": 12, "w_dim": 32, "sizes": [2, 4, 1], "pyramid_channels": [16, 12, 8], "width": 16}
@@ -236,6 +238,31 @@ def test_other_kinds_of_encoders_come_back_as_they_were(tmp_path, arguments):
     save_encoder(tmp_path / "e.safetensors", encoder, Identity("mine"))
     found = load_encoder(tmp_path / "e.safetensors")
     assert (found.deltas, found.in_channels, found.context) == (encoder.deltas, encoder.in_channels, encoder.context)
+
+
+@pytest.mark.parametrize(
+    ("kind", "methods"),
+    [("psp", {"psp"}), ("e4e", {"e4e"}), ("restyle", {"restyle", "restyle-psp"}), ("stylemap", {}), ("stylemap-e", {})],
+)
+def test_an_own_encoder_of_another_method_is_refused(kind, methods, tmp_path):
+    encoder = compact_encoder(kind, 12, 32, pyramid_channels=(16, 12, 8), width=16)
+    save_encoder(tmp_path / "e.safetensors", encoder, Identity("mine"))
+    for method in METHODS:
+        if method in methods:
+            load_encoder(tmp_path / "e.safetensors", method=method)
+        else:
+            found = f"of the method {kind}" if methods else "one of stylemaps"
+            with pytest.raises(
+                ForeignFile, match=rf"e\.safetensors: its encoder is {found}, not of {method}: name the file"
+            ):
+                load_encoder(tmp_path / "e.safetensors", method=method)
+
+
+def test_encoders_that_ship_are_of_their_method():
+    for name in shipped.encoder_names().keys() & METHODS.keys():
+        load_encoder(name, method=name)
+    with pytest.raises(ForeignFile, match="its encoder is one of stylemaps, not of e4e"):
+        load_encoder("stylemap", method="e4e")
 
 
 def test_arguments_that_make_no_network_are_a_broken_file():

@@ -267,6 +267,8 @@ def test_a_published_encoder_is_saved_as_safetensors_and_comes_back(name, build_
     found = load_encoder(tmp_path / "e.safetensors")
     assert type(found) is type(encoder)
     assert found.identity == Identity("mine", "0" * 64)
+    with pytest.raises(ForeignFile, match="not of e4e"):
+        load_encoder(tmp_path / "e.safetensors", method="e4e")
     for key, value in encoder.state_dict().items():
         expected = value.half().float() if value.is_floating_point() else value
         assert torch.equal(found.state_dict()[key], expected), key
