@@ -54,18 +54,33 @@ class Map2Style(nn.Module):
         return self.linear(self.convs(x).flatten(1))
 
 
-class IRSEEncoder(Encoder):
-    """Base of the published encoders: IR-SE50 on 256 px, and the mean of W."""
+class PublishedEncoder(Encoder):
+    """Base of the published encoders: a backbone's features of 256 px, and the mean of W."""
+
+    def __init__(self, num_ws: int, w_dim: int, in_channels: int) -> None:
+        super().__init__()
+        self.num_ws, self.w_dim, self.in_channels = num_ws, w_dim, in_channels
+        self.register_buffer("w_avg", torch.zeros(num_ws, w_dim))  # One row a layer, as files have it.
+        self.register_load_state_dict_pre_hook(_keep_w_avg)
+
+    def features(self, image: ImageBatch) -> Float[Tensor, "batch 512 16 16"]:
+        """Return the last features of the backbone."""
+        raise NotImplementedError
+
+
+class IRSEEncoder(PublishedEncoder):
+    """Base of those for faces, whose backbone is IR-SE50."""
 
     units = irse.IR_50
     """Residual units of the backbone's groups."""
 
     def __init__(self, num_ws: int, w_dim: int, in_channels: int) -> None:
-        super().__init__()
-        self.num_ws, self.w_dim, self.in_channels = num_ws, w_dim, in_channels
+        super().__init__(num_ws, w_dim, in_channels)
         self.input_layer, self.body = irse.input_layer(in_channels), irse.body(self.units)
-        self.register_buffer("w_avg", torch.zeros(num_ws, w_dim))  # One row a layer, as files have it.
-        self.register_load_state_dict_pre_hook(_keep_w_avg)
+
+    def features(self, image: ImageBatch) -> Float[Tensor, "batch 512 16 16"]:
+        """Return the last features of the backbone."""
+        return self.body(self.input_layer(image))
 
 
 class PyramidEncoder(IRSEEncoder):
@@ -108,8 +123,7 @@ class BackboneEncoderUsingLastLayerIntoW(IRSEEncoder):
 
     def forward(self, image: ImageBatch) -> WPlus:
         """Encode faces in [-1, 1], aligned like FFHQ."""
-        features = self.body(self.input_layer(image)).mean((2, 3))
-        return self.linear(features)[:, None] + self.w_avg
+        return self.linear(self.features(image).mean((2, 3)))[:, None] + self.w_avg
 
 
 class BackboneEncoderUsingLastLayerIntoWPlus(IRSEEncoder):
@@ -124,7 +138,7 @@ class BackboneEncoderUsingLastLayerIntoWPlus(IRSEEncoder):
 
     def forward(self, image: ImageBatch) -> WPlus:
         """Encode faces in [-1, 1], aligned like FFHQ."""
-        vector = self.output_layer_2(self.body(self.input_layer(image)))
+        vector = self.output_layer_2(self.features(image))
         return self.linear(vector).unflatten(1, (self.num_ws, self.w_dim)) + self.w_avg
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from encoders.base import Encoder
 from encoders.e4e import from_deltas
-from encoders.psp import ImageBatch, IRSEEncoder, Map2Style
+from encoders.psp import ImageBatch, IRSEEncoder, Map2Style, PublishedEncoder
 from generators.base import Generator
 from generators.errors import LatentMismatch
 from generators.latent import WPlus
@@ -25,7 +25,30 @@ STEPS = 5
 """Looks at a face, as the paper has it (section 4)."""
 
 
-class BackboneEncoder(IRSEEncoder):
+class ResNetEncoder(PublishedEncoder):
+    """Base of those for other things than faces: ResNet-34 without its first pooling, so that 256 px come out at 16.
+
+    Reference: He et al. 2016, arXiv:1512.03385.
+    """
+
+    units = (3, 4, 6, 3)
+    """Residual units of the backbone's groups."""
+
+    def __init__(self, num_ws: int, w_dim: int, in_channels: int) -> None:
+        from torchvision.models.resnet import BasicBlock, ResNet  # Imported here: it takes a second.
+
+        super().__init__(num_ws, w_dim, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1, self.relu = nn.BatchNorm2d(64), nn.PReLU(64)
+        groups = ResNet(BasicBlock, list(self.units))
+        self.body = nn.Sequential(*groups.layer1, *groups.layer2, *groups.layer3, *groups.layer4)
+
+    def features(self, image: ImageBatch) -> Float[Tensor, "batch 512 16 16"]:
+        """Return the last features of the backbone."""
+        return self.body(self.relu(self.bn1(self.conv1(image))))
+
+
+class ReStyleEncoder(PublishedEncoder):
     """ReStyle over pSp: all heads read the last features, so that a look is cheap."""
 
     looks = STEPS
@@ -41,7 +64,7 @@ class BackboneEncoder(IRSEEncoder):
 
     def head_outputs(self, image: ImageBatch, count: int) -> list[Float[Tensor, "batch w_dim"]]:
         """Return what the first ``count`` heads read off the last features."""
-        features = self.body(self.input_layer(image))
+        features = self.features(image)
         return [head(features) for head in list(self.styles)[:count]]
 
     def forward(self, image: ImageBatch) -> WPlus:
@@ -49,12 +72,28 @@ class BackboneEncoder(IRSEEncoder):
         return torch.stack(self.head_outputs(image, self.num_ws), dim=1) + self.w_avg
 
 
-class ProgressiveBackboneEncoder(BackboneEncoder):
+class ProgressiveReStyleEncoder(ReStyleEncoder):
     """ReStyle over e4e: w_0 from the first head, deltas from the others; ``stage`` turns them on one by one."""
 
     def forward(self, image: ImageBatch) -> WPlus:
         """Return the change of the code so far, plus ``w_avg``."""
         return from_deltas(self.head_outputs(image, self.active_layers), self.num_ws) + self.w_avg
+
+
+class BackboneEncoder(ReStyleEncoder, IRSEEncoder):
+    """ReStyle over pSp, for faces."""
+
+
+class ProgressiveBackboneEncoder(ProgressiveReStyleEncoder, IRSEEncoder):
+    """ReStyle over e4e, for faces."""
+
+
+class ResNetBackboneEncoder(ReStyleEncoder, ResNetEncoder):
+    """ReStyle over pSp, for other things: cars, churches, wild animals."""
+
+
+class ResNetProgressiveBackboneEncoder(ProgressiveReStyleEncoder, ResNetEncoder):
+    """ReStyle over e4e, for other things: cars, churches, horses, wild animals."""
 
 
 def restyle(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from encoders.base import Encoder
 from encoders.feedback import look_again
-from encoders.psp import IRSEEncoder
+from encoders.psp import PublishedEncoder
 from encoders.restyle import restyle
 from generators.base import Generator, Identity
 from generators.errors import LatentMismatch, ToolkitError, UnknownName
@@ -261,7 +261,7 @@ def _check_fit(encoder: Encoder, generator: Generator, name: str) -> None:
 
 def _has_same_w(encoder: Encoder, generator: Generator) -> bool:
     """Tell whether a published encoder's codes are of the generator's W: files of one generator abound, in other formats."""
-    if not isinstance(encoder, IRSEEncoder):
+    if not isinstance(encoder, PublishedEncoder):
         return False
     distance = (encoder.w_avg.mean(0) - generator.w_avg).norm()
     return bool(distance < SAME_W * generator.w_avg.norm())

@@ -248,7 +248,8 @@ def encoder_arguments(tensors: Tensors, settings: Settings | None = None) -> dic
     """
     try:
         num_ws, w_dim = tensors["w_avg"].shape
-        in_channels = tensors["input_layer.0.weight"].shape[1]
+        first = "conv1.weight" if "conv1.weight" in tensors else "input_layer.0.weight"
+        in_channels = tensors[first].shape[1]
     except (KeyError, IndexError, ValueError) as error:
         raise BrokenFile(f"an encoder without {error}") from error
     if not 1 <= num_ws <= MAX_LAYERS or min(w_dim, in_channels) < 1:

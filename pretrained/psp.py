@@ -19,31 +19,45 @@ from encoders.psp import (
     BackboneEncoderUsingLastLayerIntoW,
     BackboneEncoderUsingLastLayerIntoWPlus,
     GradualStyleEncoder,
-    IRSEEncoder,
+    PublishedEncoder,
 )
-from encoders.restyle import BackboneEncoder, ProgressiveBackboneEncoder
+from encoders.restyle import (
+    BackboneEncoder,
+    ProgressiveBackboneEncoder,
+    ResNetBackboneEncoder,
+    ResNetProgressiveBackboneEncoder,
+)
 from pretrained.errors import BrokenFile, ForeignFile
 from pretrained.pickles import Record
 from pretrained.torchfiles import PREFIXES, TensorRecord, state_dict
 
-ENCODERS: dict[str, type[IRSEEncoder]] = {
+ENCODERS: dict[str, type[PublishedEncoder]] = {
     "GradualStyleEncoder": GradualStyleEncoder,
     "BackboneEncoderUsingLastLayerIntoW": BackboneEncoderUsingLastLayerIntoW,
     "BackboneEncoderUsingLastLayerIntoWPlus": BackboneEncoderUsingLastLayerIntoWPlus,
     "Encoder4Editing": Encoder4Editing,
     "BackboneEncoder": BackboneEncoder,
     "ProgressiveBackboneEncoder": ProgressiveBackboneEncoder,
+    "ResNetBackboneEncoder": ResNetBackboneEncoder,
+    "ResNetProgressiveBackboneEncoder": ResNetProgressiveBackboneEncoder,
 }
 """By the names that their projects have for them."""
 METHODS = {
     "psp": ("GradualStyleEncoder", "BackboneEncoderUsingLastLayerIntoW", "BackboneEncoderUsingLastLayerIntoWPlus"),
     "e4e": ("Encoder4Editing", "BackboneEncoderUsingLastLayerIntoW"),
-    "restyle": ("BackboneEncoder", "ProgressiveBackboneEncoder", "GradualStyleEncoder"),
-    "restyle-psp": ("BackboneEncoder", "GradualStyleEncoder"),
-    "restyle-e4e": ("ProgressiveBackboneEncoder",),
+    "restyle": (
+        "BackboneEncoder",
+        "ProgressiveBackboneEncoder",
+        "ResNetBackboneEncoder",
+        "ResNetProgressiveBackboneEncoder",
+        "GradualStyleEncoder",
+    ),
+    "restyle-psp": ("BackboneEncoder", "ResNetBackboneEncoder", "GradualStyleEncoder"),
+    "restyle-e4e": ("ProgressiveBackboneEncoder", "ResNetProgressiveBackboneEncoder"),
 }
 """Which of them a method may mean."""
 PYRAMID, RESTYLE = ("GradualStyleEncoder", "Encoder4Editing"), ("BackboneEncoder", "ProgressiveBackboneEncoder")
+RESNET = ("ResNetBackboneEncoder", "ResNetProgressiveBackboneEncoder")
 """Pairs that are alike in their tensors: without deltas, and with them."""
 E4E_OPTIONS = {"progressive_steps", "progressive_start", "delta_norm_lambda", "stylegan_size", "w_discriminator_lambda"}
 PSP_OPTIONS = {"learn_in_w", "output_size", "label_nc", "input_nc", "n_iters_per_batch"}
@@ -109,7 +123,7 @@ def read_encoder(
     tensors = {name: _single(tensor) for name, tensor in state_dict(parts["encoder"], size).items()}
     architecture, notes = encoder_architecture(tensors, options), tuple[str, ...]()
     latent_avg = value.get("latent_avg")
-    if options.get("start_from_latent_avg") is False and architecture not in RESTYLE:
+    if options.get("start_from_latent_avg") is False and not {*architecture.split(" or ")} <= {*RESTYLE, *RESNET}:
         bias = tensors.get("styles.0.linear.bias", tensors.get("linear.bias"))
         rows = torch.zeros(1, W_DIM if bias is None or architecture.endswith("WPlus") else bias.numel())
     elif isinstance(latent_avg, TensorRecord):
@@ -133,13 +147,15 @@ def encoder_architecture(names: Mapping[str, Any], options: Mapping[str, Any]) -
     Raises:
         ForeignFile: none that this toolkit has.
     """
-    if "input_layer.0.weight" not in names:
-        on_resnet = "conv1.weight" in names and "body.0.conv1.weight" in names
-        raise ForeignFile("an encoder on ResNet-34, for other things than faces" if on_resnet else "an unknown encoder")
-    if "styles.0.linear.weight" not in names:
+    if is_resnet := "conv1.weight" in names and "body.0.conv1.weight" in names:
+        if "styles.0.linear.weight" not in names or "latlayer1.weight" in names:
+            raise ForeignFile("an encoder on ResNet-34 that is none of the published ones")
+    elif "input_layer.0.weight" not in names:
+        raise ForeignFile("an unknown encoder")
+    elif "styles.0.linear.weight" not in names:
         is_wide = "output_layer_2.3.weight" in names
         return f"BackboneEncoderUsingLastLayerInto{'WPlus' if is_wide else 'W'}"
-    alike = PYRAMID if "latlayer1.weight" in names else RESTYLE
+    alike = RESNET if is_resnet else PYRAMID if "latlayer1.weight" in names else RESTYLE
     if options.get("encoder_type") in alike:
         return str(options["encoder_type"])
     if options.keys() & E4E_OPTIONS:

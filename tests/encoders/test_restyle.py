@@ -8,7 +8,14 @@ import torch.nn.functional as F
 
 from encoders.compact import compact_encoder
 from encoders.psp import IRSEEncoder
-from encoders.restyle import BackboneEncoder, ProgressiveBackboneEncoder, restyle
+from encoders.restyle import (
+    BackboneEncoder,
+    ProgressiveBackboneEncoder,
+    ResNetBackboneEncoder,
+    ResNetEncoder,
+    ResNetProgressiveBackboneEncoder,
+    restyle,
+)
 from generators.errors import LatentMismatch
 
 NETWORKS = {
@@ -33,10 +40,53 @@ def test_the_tensors_are_the_published_ones(file, published_shapes, own_shapes):
         assert own_shapes(NETWORKS[file]()) == published_shapes(file)
 
 
-def test_progressive_deltas_are_counted_from_the_first_style(face, monkeypatch):
-    monkeypatch.setattr(IRSEEncoder, "units", (1, 1, 1, 1))
-    plain = BackboneEncoder(4, 6).eval().requires_grad_(False)
-    progressive = ProgressiveBackboneEncoder(4, 6).eval().requires_grad_(False)
+@pytest.mark.shared
+@pytest.mark.parametrize("network", [ResNetBackboneEncoder, ResNetProgressiveBackboneEncoder])
+def test_the_tensors_on_resnet_34_are_the_published_ones(network, published_shapes, own_shapes):
+    # HyperStyle has the same backbone, and ReStyle's own encoder of faces the same heads.
+    backbone = published_shapes("hyperstyle_SharedWeightsHyperNetResNet_26.tsv")
+    heads = published_shapes("restyle_BackboneEncoder_n18.tsv")
+    expected = {name: shape for name, shape in backbone.items() if name.split(".")[0] in ("conv1", "bn1", "relu", "body")}
+    expected |= {name: shape for name, shape in heads.items() if name.startswith("styles.")}
+    with torch.device("meta"):
+        assert own_shapes(network()) == expected
+
+
+def test_resnet_34_computes_what_its_tensors_mean(face, recipe_state):
+    encoder = ResNetBackboneEncoder(2, 6).eval().requires_grad_(False)
+    state = recipe_state(encoder.state_dict())
+    encoder.load_state_dict(state)
+
+    def norm(x, name):
+        return F.batch_norm(x, *(state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")))
+
+    def unit(x, name, stride):
+        y = norm(F.conv2d(x, state[f"{name}.conv1.weight"], stride=stride, padding=1), f"{name}.bn1").relu()
+        y = norm(F.conv2d(y, state[f"{name}.conv2.weight"], padding=1), f"{name}.bn2")
+        if stride > 1:
+            x = norm(F.conv2d(x, state[f"{name}.downsample.0.weight"], stride=stride), f"{name}.downsample.1")
+        return (x + y).relu()
+
+    both = torch.cat([face, -face], dim=1)
+    x = norm(F.conv2d(both, state["conv1.weight"], stride=2, padding=3), "bn1")
+    x = F.prelu(x, state["relu.weight"])
+    for number in range(16):
+        x = unit(x, f"body.{number}", stride=2 if number in (3, 7, 13) else 1)
+    assert x.shape == (1, 512, 16, 16)
+    torch.testing.assert_close(encoder.features(both), x, rtol=1e-4, atol=1e-4 * float(x.abs().max()))
+    expected = torch.stack([head(x) for head in encoder.styles], dim=1) + encoder.w_avg
+    torch.testing.assert_close(encoder(both), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("network", "deltas"),
+    [(BackboneEncoder, ProgressiveBackboneEncoder), (ResNetBackboneEncoder, ResNetProgressiveBackboneEncoder)],
+)
+def test_progressive_deltas_are_counted_from_the_first_style(network, deltas, face, monkeypatch):
+    for backbone in (IRSEEncoder, ResNetEncoder):
+        monkeypatch.setattr(backbone, "units", (1, 1, 1, 1))
+    plain = network(4, 6).eval().requires_grad_(False)
+    progressive = deltas(4, 6).eval().requires_grad_(False)
     progressive.load_state_dict(plain.state_dict())
     both = torch.cat([face, -face], dim=1)
     outputs = plain(both)

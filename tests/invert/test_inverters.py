@@ -8,7 +8,7 @@ import torch
 from encoders.compact import compact_encoder
 from encoders.feedback import look_again
 from encoders.psp import IRSEEncoder
-from encoders.restyle import restyle
+from encoders.restyle import ResNetEncoder, restyle
 from encoders.stylemap import StyleMapEncoder
 from generators.base import Identity
 from generators.errors import LatentMismatch, ToolkitError, UnknownName
@@ -76,7 +76,8 @@ def test_an_encoder_of_another_generator_is_refused(tiny_generator, tiny_encoder
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """A writer of files as pSp, e4e and ReStyle publish them, for a 16 px generator."""
-    monkeypatch.setattr(IRSEEncoder, "units", (1, 1, 1, 1))
+    for backbone in (IRSEEncoder, ResNetEncoder):
+        monkeypatch.setattr(backbone, "units", (1, 1, 1, 1))
 
     def write(name="GradualStyleEncoder", file="model.pt", num_ws=6, seed=0, opts=True, **arguments):
         with torch.random.fork_rng():
@@ -162,8 +163,9 @@ def test_auto_does_not_guess_between_encoders_that_are_alike(published, name, me
         load_inverter("auto", generator)
 
 
-def test_restyle_looks_several_times_and_draws_once_a_look(published, image):
-    generator = load_generator(published("BackboneEncoder"))
+@pytest.mark.parametrize("name", ["BackboneEncoder", "ResNetBackboneEncoder"])
+def test_restyle_looks_several_times_and_draws_once_a_look(name, published, image):
+    generator = load_generator(published(name))
     inverter = load_inverter("restyle", generator, looks=3)
     inversion = inverter(image)
     with torch.no_grad():

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from encoders.psp import IRSEEncoder
+from encoders.restyle import ResNetEncoder
 from generators.base import Identity
 from generators.errors import UnknownName
 from pretrained.arguments import encoder_arguments
@@ -19,6 +20,7 @@ from pretrained.psp import ENCODERS, METHODS, choose, encoder_architecture
 from pretrained.rosinality import generator_to_rosinality
 
 HEADS = {"input_layer.0.weight", "styles.0.linear.weight"}
+RESNET = {"conv1.weight", "body.0.conv1.weight", "styles.0.linear.weight"}
 
 
 @pytest.fixture
@@ -80,7 +82,8 @@ def test_a_mean_of_another_width_is_refused(write, shape):
 @pytest.fixture
 def build_encoder(monkeypatch):
     """A builder of encoders for the tiny generator, with a short backbone."""
-    monkeypatch.setattr(IRSEEncoder, "units", (1, 1, 1, 1))
+    for backbone in (IRSEEncoder, ResNetEncoder):
+        monkeypatch.setattr(backbone, "units", (1, 1, 1, 1))
 
     def build(name, **arguments):
         with torch.random.fork_rng():
@@ -259,7 +262,7 @@ def test_a_generators_file_holds_no_encoder(write_encoder, build_encoder, tmp_pa
         load_encoder("no-such-encoder")
 
 
-@pytest.mark.parametrize("name", ["GradualStyleEncoder", "BackboneEncoder"])
+@pytest.mark.parametrize("name", ["GradualStyleEncoder", "BackboneEncoder", "ResNetBackboneEncoder"])
 def test_a_published_encoder_is_saved_as_safetensors_and_comes_back(name, build_encoder, tmp_path):
     encoder = build_encoder(name)
     encoder.w_avg += 0.5
@@ -286,6 +289,9 @@ def test_a_published_encoder_is_saved_as_safetensors_and_comes_back(name, build_
         (HEADS, {"n_iters_per_batch": 5}, "BackboneEncoder"),
         (HEADS, {"n_iters_per_batch": 5, "progressive_steps": None}, "ProgressiveBackboneEncoder"),
         (HEADS, {}, "BackboneEncoder or ProgressiveBackboneEncoder"),
+        (RESNET, {"encoder_type": "ResNetBackboneEncoder"}, "ResNetBackboneEncoder"),
+        (RESNET, {"n_iters_per_batch": 5, "progressive_start": 1}, "ResNetProgressiveBackboneEncoder"),
+        (RESNET, {}, "ResNetBackboneEncoder or ResNetProgressiveBackboneEncoder"),
         ({"input_layer.0.weight", "linear.weight"}, {}, "BackboneEncoderUsingLastLayerIntoW"),
         ({"input_layer.0.weight", "output_layer_2.3.weight"}, {}, "BackboneEncoderUsingLastLayerIntoWPlus"),
     ],
@@ -294,7 +300,7 @@ def test_names_and_options_tell_which_encoder_it_is(names, options, architecture
     assert encoder_architecture(dict.fromkeys(names), options) == architecture
 
 
-@pytest.mark.parametrize(("names", "what"), [({"conv1.weight", "body.0.conv1.weight"}, "ResNet-34"), ({"a"}, "unknown")])
+@pytest.mark.parametrize(("names", "what"), [(RESNET | {"latlayer1.weight"}, "ResNet-34"), ({"a"}, "unknown")])
 def test_encoders_of_other_kinds_are_named(names, what):
     with pytest.raises(ForeignFile, match=what):
         encoder_architecture(dict.fromkeys(names), {})
