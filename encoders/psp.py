@@ -49,7 +49,7 @@ class Map2Style(nn.Module):
         self.convs = nn.Sequential(*layers)
         self.linear = EqualLinear(w_dim, w_dim)
 
-    def forward(self, x: Float[Tensor, "batch 512 size size"]) -> Float[Tensor, "batch w_dim"]:
+    def forward(self, x: Float[Tensor, "batch 512 height size"]) -> Float[Tensor, "batch w_dim"]:
         """Return the style."""
         return self.linear(self.convs(x).flatten(1))
 
@@ -57,15 +57,25 @@ class Map2Style(nn.Module):
 class PublishedEncoder(Encoder):
     """Base of the published encoders: a backbone's features of 256 px, and the mean of W."""
 
-    def __init__(self, num_ws: int, w_dim: int, in_channels: int) -> None:
+    body: nn.Sequential
+
+    def __init__(self, num_ws: int, w_dim: int, in_channels: int, bars: int) -> None:
         super().__init__()
-        self.num_ws, self.w_dim, self.in_channels = num_ws, w_dim, in_channels
+        self.num_ws, self.w_dim, self.in_channels, self.bars = num_ws, w_dim, in_channels, bars
         self.register_buffer("w_avg", torch.zeros(num_ws, w_dim))  # One row a layer, as files have it.
         self.register_load_state_dict_pre_hook(_keep_w_avg)
 
-    def features(self, image: ImageBatch) -> Float[Tensor, "batch 512 16 16"]:
-        """Return the last features of the backbone."""
+    def stem(self, image: ImageBatch) -> Float[Tensor, "batch 64 height width"]:
+        """Return what the first layer makes of an image without its bars."""
         raise NotImplementedError
+
+    def features(self, image: ImageBatch) -> Float[Tensor, "batch 512 height 16"]:
+        """Return the last features of the backbone."""
+        return self.body(self.stem(image))
+
+    def without_bars(self, image: ImageBatch) -> Float[Tensor, "batch {self.in_channels} height 256"]:
+        """Return the rows that the encoder looks at."""
+        return image[:, :, self.bars : image.shape[2] - self.bars]
 
 
 class IRSEEncoder(PublishedEncoder):
@@ -74,13 +84,13 @@ class IRSEEncoder(PublishedEncoder):
     units = irse.IR_50
     """Residual units of the backbone's groups."""
 
-    def __init__(self, num_ws: int, w_dim: int, in_channels: int) -> None:
-        super().__init__(num_ws, w_dim, in_channels)
+    def __init__(self, num_ws: int, w_dim: int, in_channels: int, bars: int) -> None:
+        super().__init__(num_ws, w_dim, in_channels, bars)
         self.input_layer, self.body = irse.input_layer(in_channels), irse.body(self.units)
 
-    def features(self, image: ImageBatch) -> Float[Tensor, "batch 512 16 16"]:
-        """Return the last features of the backbone."""
-        return self.body(self.input_layer(image))
+    def stem(self, image: ImageBatch) -> Float[Tensor, "batch 64 height width"]:
+        """Return what the first layer makes of an image without its bars."""
+        return self.input_layer(self.without_bars(image))
 
 
 class PyramidEncoder(IRSEEncoder):
@@ -91,17 +101,18 @@ class PyramidEncoder(IRSEEncoder):
         num_ws: int = 18,  # Layers of the generator.
         w_dim: int = 512,  # Width of a style.
         in_channels: int = 3,  # 1 for sketches, 19 for segmentation maps.
+        bars: int = 0,  # Rows above and below that it does not look at: 32 for cars, which are wider than high.
     ) -> None:
-        super().__init__(num_ws, w_dim, in_channels)
+        super().__init__(num_ws, w_dim, in_channels, bars)
         sizes = [16 if i < COARSE_HEADS else 32 if i < MIDDLE_HEADS else 64 for i in range(num_ws)]
         self.styles = nn.ModuleList(Map2Style(size, w_dim) for size in sizes)
         self.latlayer1, self.latlayer2 = nn.Conv2d(256, 512, 1), nn.Conv2d(128, 512, 1)
 
     def head_outputs(self, image: ImageBatch, count: int) -> list[Float[Tensor, "batch w_dim"]]:
         """Return what the first ``count`` heads read off their levels."""
-        c1, c2, c3 = irse.pyramid_features(self.body, self.input_layer(image), self.units)
-        p2 = _upsample(c3, c2.shape[-1]) + self.latlayer1(c2)
-        p1 = _upsample(p2, c1.shape[-1]) + self.latlayer2(c1)
+        c1, c2, c3 = irse.pyramid_features(self.body, self.stem(image), self.units)
+        p2 = _upsampled(c3, c2) + self.latlayer1(c2)
+        p1 = _upsampled(p2, c1) + self.latlayer2(c1)
         levels = [c3 if i < COARSE_HEADS else p2 if i < MIDDLE_HEADS else p1 for i in range(count)]
         return [head(level) for head, level in zip(self.styles, levels, strict=False)]
 
@@ -117,8 +128,8 @@ class GradualStyleEncoder(PyramidEncoder):
 class BackboneEncoderUsingLastLayerIntoW(IRSEEncoder):
     """One style for all layers, from the mean of the last features; e4e calls it SingleStyleCodeEncoder."""
 
-    def __init__(self, num_ws: int = 18, w_dim: int = 512, in_channels: int = 3) -> None:
-        super().__init__(num_ws, w_dim, in_channels)
+    def __init__(self, num_ws: int = 18, w_dim: int = 512, in_channels: int = 3, bars: int = 0) -> None:
+        super().__init__(num_ws, w_dim, in_channels, bars)
         self.linear = EqualLinear(512, w_dim)
 
     def forward(self, image: ImageBatch) -> WPlus:
@@ -129,8 +140,8 @@ class BackboneEncoderUsingLastLayerIntoW(IRSEEncoder):
 class BackboneEncoderUsingLastLayerIntoWPlus(IRSEEncoder):
     """All styles from one vector."""
 
-    def __init__(self, num_ws: int = 18, w_dim: int = 512, in_channels: int = 3) -> None:
-        super().__init__(num_ws, w_dim, in_channels)
+    def __init__(self, num_ws: int = 18, w_dim: int = 512, in_channels: int = 3, bars: int = 0) -> None:
+        super().__init__(num_ws, w_dim, in_channels, bars)
         self.output_layer_2 = nn.Sequential(
             nn.BatchNorm2d(512), nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(512 * 7 * 7, 512)
         )
@@ -147,5 +158,5 @@ def _keep_w_avg(encoder: nn.Module, state: dict[str, Tensor], prefix: str, *_: A
     state.setdefault(f"{prefix}w_avg", encoder.get_buffer("w_avg"))
 
 
-def _upsample(x: Float[Tensor, "batch c h w"], size: int) -> Float[Tensor, "batch c {size} {size}"]:
-    return F.interpolate(x, (size, size), mode="bilinear", align_corners=True)
+def _upsampled(x: Float[Tensor, "batch c h w"], finer: Float[Tensor, "batch _ h2 w2"]) -> Float[Tensor, "batch c h2 w2"]:
+    return F.interpolate(x, finer.shape[2:], mode="bilinear", align_corners=True)

@@ -34,18 +34,18 @@ class ResNetEncoder(PublishedEncoder):
     units = (3, 4, 6, 3)
     """Residual units of the backbone's groups."""
 
-    def __init__(self, num_ws: int, w_dim: int, in_channels: int) -> None:
+    def __init__(self, num_ws: int, w_dim: int, in_channels: int, bars: int) -> None:
         from torchvision.models.resnet import BasicBlock, ResNet  # Imported here: it takes a second.
 
-        super().__init__(num_ws, w_dim, in_channels)
+        super().__init__(num_ws, w_dim, in_channels, bars)
         self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1, self.relu = nn.BatchNorm2d(64), nn.PReLU(64)
         groups = ResNet(BasicBlock, list(self.units))
         self.body = nn.Sequential(*groups.layer1, *groups.layer2, *groups.layer3, *groups.layer4)
 
-    def features(self, image: ImageBatch) -> Float[Tensor, "batch 512 16 16"]:
-        """Return the last features of the backbone."""
-        return self.body(self.relu(self.bn1(self.conv1(image))))
+    def stem(self, image: ImageBatch) -> Float[Tensor, "batch 64 height width"]:
+        """Return what the first layer makes of an image without its bars."""
+        return self.relu(self.bn1(self.conv1(self.without_bars(image))))
 
 
 class ReStyleEncoder(PublishedEncoder):
@@ -58,8 +58,9 @@ class ReStyleEncoder(PublishedEncoder):
         num_ws: int = 18,  # Layers of the generator.
         w_dim: int = 512,  # Width of a style.
         in_channels: int = 6,  # A face, and what was drawn of it so far.
+        bars: int = 0,  # Rows above and below that it does not look at: 32 for cars, which are wider than high.
     ) -> None:
-        super().__init__(num_ws, w_dim, in_channels)
+        super().__init__(num_ws, w_dim, in_channels, bars)
         self.styles = nn.ModuleList(Map2Style(16, w_dim) for _ in range(num_ws))
 
     def head_outputs(self, image: ImageBatch, count: int) -> list[Float[Tensor, "batch w_dim"]]:

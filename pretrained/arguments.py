@@ -55,6 +55,7 @@ SETTINGS: dict[str, dict[str, Bounds]] = {
         "output_scale": Bounds(-1e6, 1e6),
     },
     "StyleGAN1": {"fused_from": Bounds(4, 65536, int)},
+    **{name: {"bars": Bounds(0, 96, int)} for name in ENCODERS},
 }
 """Constructor arguments that no shape tells, by architecture."""
 

@@ -293,7 +293,7 @@ def _encoder_reader(value: Mapping[Any, Any], size: int, decoder: Callable[[], W
     def read() -> Weights:
         mapping = None if decoder is None else lambda: decoder().tensors
         architecture, tensors, notes = psp.read_encoder(value, size, mapping)
-        return Weights(architecture, tensors, {}, notes)
+        return Weights(architecture, tensors, {"bars": psp.bars_of(psp.options_of(value))}, notes)
 
     return read
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from encoders.arcface import ArcFace
 from encoders.base import Encoder
+from encoders.psp import PublishedEncoder
 from encoders.stylemap import StyleMapEncoder
 from generators.base import Generator, Identity
 from generators.errors import UnknownName
@@ -21,7 +22,7 @@ from generators.stylegan1 import StyleGAN1
 from generators.stylegan2 import StyleGAN2, StyleGAN2Discriminator
 from generators.stylegan3 import StyleGAN3
 from pretrained import safetensors
-from pretrained.arguments import ARGUMENTS, encoder_arguments
+from pretrained.arguments import ARGUMENTS, encoder_arguments, settings_for
 from pretrained.cache import sha256, whole_file
 from pretrained.catalog import CATALOG, DEFAULT_GENERATOR, fetch
 from pretrained.checkpoints import DISCRIMINATORS, GENERATORS, Checkpoint, Weights, read_checkpoint
@@ -203,7 +204,12 @@ def _own_encoder(path: Path, method: str | None) -> Encoder:
     architecture = card.get("architecture")
     encoder: Encoder
     if isinstance(architecture, str) and architecture in ENCODERS:
-        encoder = build(ENCODERS[architecture], encoder_arguments(tensors), tensors, str(path))
+        told = card.get("arguments")
+        try:
+            arguments = encoder_arguments(tensors, settings_for(architecture, told if isinstance(told, dict) else {}))
+        except BrokenFile as error:
+            raise type(error)(f"{path}: {error}") from error
+        encoder = build(ENCODERS[architecture], arguments, tensors, str(path))
         kinds = tuple(name for name, members in METHODS.items() if architecture in members)
     else:
         encoder = build(StyleMapEncoder, _encoder_arguments(card.get("arguments"), path), tensors, str(path))
@@ -231,7 +237,7 @@ def _published_encoder(checkpoint: Checkpoint, method: str | None, notify: Calla
     weights = checkpoint.read("encoder")
     try:
         architecture = choose(weights.architecture.split(" or "), method)
-        arguments = encoder_arguments(weights.tensors)
+        arguments = encoder_arguments(weights.tensors, weights.settings)
     except BrokenFile as error:
         raise type(error)(f"{path}: {error}") from error
     for note in weights.notes:
@@ -305,6 +311,8 @@ def describe_encoder(encoder: Encoder) -> dict[str, Any]:
     names: tuple[str, ...] = ("num_ws", "w_dim", "in_channels")
     if isinstance(encoder, StyleMapEncoder):
         names += ("sizes", "pyramid_channels", "width", "deltas", "looks", "context")
+    elif isinstance(encoder, PublishedEncoder):
+        names += ("bars",)
     return {
         "architecture": "stylemap" if isinstance(encoder, StyleMapEncoder) else type(encoder).__name__,
         "arguments": {name: getattr(encoder, name) for name in names},

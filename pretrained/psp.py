@@ -67,6 +67,8 @@ _PART = re.compile(rf"{_FRONT}({'|'.join(ROLES)})\.{_FRONT}(.+)")
 """The whole network may have been wrapped, or one of its parts."""
 _SIGNS = (("decoder", "to_rgb1.conv.weight"), ("encoder", "input_layer.0.weight"))
 """Tensors that tell a bare state dict of theirs from others with an encoder or a decoder."""
+CAR_BARS = 32
+"""Of 256 rows: e4e and ReStyle show their encoders the other 192 of a car (``utils/inference_utils.py`` of ReStyle)."""
 W_DIM, RESOLUTION = 512, 1024
 """Where nothing tells them, as their projects have it."""
 
@@ -99,6 +101,11 @@ def family_of(value: Mapping[Any, Any]) -> str:
     if options.keys() & E4E_OPTIONS:
         return "e4e"
     return "pSp" if options else "pSp, e4e or ReStyle"
+
+
+def bars_of(options: Mapping[str, Any]) -> int:
+    """Return how many rows above and below an encoder leaves out, where its generator draws black bars."""
+    return CAR_BARS if options.get("dataset_type") == "cars_encode" else 0
 
 
 def read_encoder(

@@ -94,6 +94,19 @@ def test_each_keeps_the_contract_of_encoders(network, face, build):
     torch.testing.assert_close(encoder(-face), both[1:] + 2, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("network", NETWORKS.values())
+def test_bars_above_and_below_are_not_looked_at(network, face, build):
+    encoder, whole = build(network, bars=32), build(network)
+    whole.load_state_dict(encoder.state_dict())
+    other = face.clone()
+    other[:, :, :32] = other[:, :, 224:] = -1
+    codes = encoder(face)
+    assert torch.equal(codes, encoder(other))
+    assert not torch.allclose(codes, whole(other), rtol=1e-3)
+    assert encoder.features(face).shape == (1, 512, 12, 16)
+    torch.testing.assert_close(encoder.features(face), whole.body(whole.input_layer(face[:, :, 32:224])))
+
+
 def test_a_published_state_dict_leaves_the_mean_of_w_as_it_is(build):
     encoder = build(BackboneEncoderUsingLastLayerIntoW)
     own = encoder.state_dict()

@@ -277,6 +277,24 @@ def test_a_published_encoder_is_saved_as_safetensors_and_comes_back(name, build_
         assert torch.equal(found.state_dict()[key], expected), key
 
 
+@pytest.mark.parametrize("name", ["Encoder4Editing", "ResNetBackboneEncoder"])
+def test_an_encoder_of_cars_does_not_look_at_the_bars(name, build_encoder, write_encoder, tmp_path):
+    encoder = build_encoder(name, bars=32)
+    opts = {"encoder_type": name, "dataset_type": "cars_encode", "stylegan_size": 16}
+    found = load_encoder(write_encoder(encoder, latent_avg=torch.zeros(6, 16), opts=opts))
+    image = a_face(encoder.in_channels)
+    assert found.bars == 32
+    assert torch.equal(found(image), encoder(image))
+    save_encoder(tmp_path / "car.safetensors", found, Identity("mine"))
+    assert load_encoder(tmp_path / "car.safetensors").bars == 32
+
+
+def test_bars_that_leave_nothing_to_see_are_refused(build_encoder, tmp_path):
+    save_encoder(tmp_path / "e.safetensors", build_encoder("BackboneEncoder", bars=128), Identity("mine"))
+    with pytest.raises(BrokenFile, match=r"e\.safetensors: its bars is '128': expected a number from 0 to 96"):
+        load_encoder(tmp_path / "e.safetensors")
+
+
 @pytest.mark.parametrize(
     ("names", "options", "architecture"),
     [
