@@ -366,6 +366,10 @@ def _check_settings(plan: Plan, generator: Generator, real: int) -> None:
         raise ToolkitError("precision float16 is for GPUs alone: use bfloat16, or float32")
     if not 0 < plan.learning_rate < math.inf:
         raise ToolkitError(f"a learning rate of {plan.learning_rate}: expected a number above 0, such as 3e-4")
+    if plan.edited and not plan.edits:
+        raise ToolkitError(f"--edited {plan.edited}: no edit moves these faces: name some by --edit, or leave --edited out")
+    if plan.edited and not plan.samples:
+        raise ToolkitError(f"--edited {plan.edited}: no faces are drawn first with --samples 0: leave --edited out")
     sampled = min(plan.batch_sampled, plan.samples + plan.edited) if plan.samples else plan.batch_sampled
     seen = min(plan.batch_real, real) // world_size(), min(plan.batch_drawn, sampled) // world_size()
     if max(seen) < plan.parts:
@@ -660,6 +664,8 @@ def _check_plan(folder: Path, described: dict[str, Any], generator: Generator) -
         known = json.loads(file.read_text())
         before = _flat(known)
     _check_generator(file, known, generator)
+    if not (before.get("edits") and before.get("samples")):
+        before.pop("edited", None)  # It did nothing, and is refused today.
     now = {key: value for key, value in _flat(described).items() if key not in ("steps", "every", "generator")}
     changed = [key for key, value in now.items() if before.get(key, value) != value]
     if changed:

@@ -63,6 +63,9 @@ def test_edits_that_are_named_are_taught_and_stay_in_the_plan(train, tmp_path, t
     assert plan["edits"] == [f"{file}=2"]
     assert plan["edited"] == 1, "a third of the 4 samples"
     assert len(np.load(tmp_path / "run" / "sampled_codes.npy")) == 5
+    fresh = train("psp", "--edit", f"{file}=2", "--samples", 0, "--edited", 1, "-o", tmp_path / "fresh")
+    assert "no faces are drawn first with --samples 0" in str(fresh.exception)
+    assert not (tmp_path / "fresh").exists()
 
 
 def test_drawn_faces_alone_will_do(train, tmp_path):
@@ -78,6 +81,7 @@ def test_drawn_faces_alone_will_do(train, tmp_path):
         (["--loss", "consistancy=1"], "did you mean consistency"),
         (["--loss", "code=-1"], "expected NAME=WEIGHT with a weight of at least 0"),
         (["--edit", "older=3"], "unknown edit 'older'"),
+        (["--edited", "3"], "no edit moves these faces: name some by --edit"),
         (["--edit", "older"], "expected NAME=STRENGTH"),
         (["--sizes", "8,16"], "expected three sides from 1 to 64"),
         (["--every", "0"], "not in the range x>=1"),

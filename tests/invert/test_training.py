@@ -535,6 +535,7 @@ def test_an_encoder_of_deltas_is_not_judged_before_all_of_them_are_on(tmp_path, 
         ({"batch_real": 0, "batch_sampled": 4, "own": 4, "parts": 2}, "0 real and 1 drawn faces a step make no 2 pieces"),
         ({"learning_rate": math.nan}, "a learning rate of nan: expected a number above 0"),
         ({"precision": "float16"}, "float16 is for GPUs alone: use bfloat16"),
+        ({"edited": 2}, "--edited 2: no edit moves these faces: name some by --edit"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_and_leave_no_folder(
@@ -608,6 +609,16 @@ def test_a_run_of_before_its_plan_named_generator_and_data_goes_on(
         json.dumps({key: value for key, value in plan.items() if key not in ("encoder", "faces", "generator")})
     )
     (tmp_path / "sampled.json").write_text(json.dumps({"done": 6, "seed": 0}))
+    train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, PLAN)
+    assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2"]
+
+
+def test_a_run_whose_edited_faces_did_nothing_goes_on_without_them(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces
+):
+    train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, replace(PLAN, steps=1))
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    (tmp_path / "plan.json").write_text(json.dumps(plan | {"edited": 5}))
     train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, PLAN)
     assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2"]
 
