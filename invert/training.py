@@ -147,7 +147,7 @@ def train_encoder(
     device = generator.w_avg.device
     # A mistake leaves no folder behind.
     share, offsets = _shares(plan), edit_offsets(plan.edits, generator)
-    _check_settings(plan, generator, len(real))
+    _check_settings(plan, encoder, generator, len(real))
     preview = _preview(generator, plan.preview_resolution, plan.seed)
     drawn = _faces_folder(plan, folder, start, faces)
     described = _describe(plan, encoder, generator, real)
@@ -358,8 +358,13 @@ def _shares(plan: Plan) -> slice:
     return slice(rank(), None, count)
 
 
-def _check_settings(plan: Plan, generator: Generator, real: int) -> None:
+def _check_settings(plan: Plan, encoder: Encoder, generator: Generator, real: int) -> None:
     """Refuse settings that no step can be taken with."""
+    if encoder.in_channels == 6 and encoder.space != "w_plus":
+        raise ToolkitError(
+            "an encoder that sees what was drawn so far gives one style a layer, no maps: take --sizes 1,1,1, or "
+            "stylemap-e, which looks several times too"
+        )
     if getattr(generator, "c_dim", 0):
         raise ToolkitError(f"{generator.identity} draws by labels, which encoders know nothing of: take one without classes")
     if plan.precision == "float16" and generator.w_avg.device.type != "cuda":

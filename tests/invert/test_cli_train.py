@@ -75,6 +75,12 @@ def test_drawn_faces_alone_will_do(train, tmp_path):
     load_encoder(tmp_path / "run" / "encoder.safetensors")
 
 
+def test_restyle_of_maps_is_refused_before_a_folder_is_made(train, tmp_path):
+    result = train("restyle", "--sizes", "2,4,1")
+    assert "gives one style a layer, no maps: take --sizes 1,1,1" in str(result.exception)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
