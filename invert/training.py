@@ -124,13 +124,15 @@ def train_encoder(
     Args:
         encoder: built, with its starting weights.
         generator: frozen.
-        perceptual: per-image distance of two batches in [-1, 1].
+        perceptual: per-image distance of two batches in [-1, 1]; a run goes on only with one of the same ``name``, if it has
+            one (see ``invert.perceptual``).
         real: aligned faces.
         validation: aligned faces that are never learnt from; drawn by the whole generator every ``plan.every`` steps.
         folder: the run.
         plan: what to do.
         report: called after each step with its number and terms.
-        identity: per-image 1 - cosine of face embeddings of two batches of 256 px in [-1, 1]; None: that term is off.
+        identity: per-image 1 - cosine of face embeddings of two batches of 256 px in [-1, 1], named like ``perceptual``;
+            None: that term is off.
         start: what this run begins with, where it does not go on: the folder of another one (its moving average, preview
             and sampled faces), or a file or name that ``load_encoder`` takes.
         faces: the folder of a run whose sampled faces and preview, as it began, serve this one too: drawing and fitting them
@@ -150,7 +152,7 @@ def train_encoder(
     _check_settings(plan, encoder, generator, len(real))
     preview = _preview(generator, plan.preview_resolution, plan.seed)
     drawn = _faces_folder(plan, folder, start, faces)
-    described = _describe(plan, encoder, generator, real)
+    described = _describe(plan, encoder, generator, real) | {"perceptual": _name(perceptual), "identity": _name(identity)}
     _check_plan(folder, described, generator)
     checkpoint = folder / "checkpoint.pt"
     resumed = checkpoint.is_file()
@@ -642,6 +644,11 @@ def _describe(plan: Plan, encoder: Encoder, generator: Generator, real: UInt8[Te
     return json.loads(json.dumps(asdict(plan) | known))  # type: ignore[no-any-return]
 
 
+def _name(distance: Callable[[Tensor, Tensor], Tensor] | None) -> str:
+    """Return what tells a distance from others."""
+    return "off" if distance is None else str(getattr(distance, "name", "unnamed"))
+
+
 def _known_as(generator: Generator) -> list[str]:
     """Return a generator's identity as JSON holds it."""
     return [generator.identity.name, generator.identity.sha256]
@@ -675,8 +682,8 @@ def _check_plan(folder: Path, described: dict[str, Any], generator: Generator) -
     changed = [key for key, value in now.items() if before.get(key, value) != value]
     if changed:
         raise ToolkitError(
-            f"{folder} holds a run with another {', '.join(changed)}: choose another folder, or the same settings "
-            f"({', '.join(f'{key}={before[key]}' for key in changed)})"
+            f"{folder} holds a run with another {', '.join(changed)}: choose another folder (--start {folder} lets it begin "
+            f"with this run's encoder), or the same settings ({', '.join(f'{key}={before[key]}' for key in changed)})"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +15,9 @@ from invert.cli.options import DTYPE, choose_device, device_option, generator_op
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from encoders.training.losses import Losses
+    from invert.perceptual import Perceptual
 
 SAMPLED = "sampled"
 """In the place of a folder of real faces: there are none."""
@@ -223,9 +223,11 @@ def _triple(text: str) -> tuple[int, int, int]:
     return sides[0], sides[1], sides[2]
 
 
-def _identity_loss(file: Path, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """Make 1 - cosine of a face network's embeddings."""
+def _identity_loss(file: Path, device: torch.device) -> Perceptual:
+    """Make 1 - cosine of a face network's embeddings; its weights are in the name, so that a run goes on with the same."""
+    from invert.perceptual import Perceptual
+    from pretrained.cache import fingerprint
     from pretrained.encoders import load_arcface
 
     network = load_arcface(file, device)
-    return lambda a, b: 1 - (network(a) * network(b)).sum(1)
+    return Perceptual(f"ArcFace {fingerprint(network)[:12]}", lambda a, b: 1 - (network(a) * network(b)).sum(1))

@@ -14,7 +14,7 @@ from PIL import Image
 from editing.directions import Direction
 from encoders.compact import compact_encoder
 from invert.cli.main import cli
-from invert.cli.train import _join_processes
+from invert.cli.train import _identity_loss, _join_processes
 from pretrained.directions import save_direction
 from pretrained.loading import load_encoder
 
@@ -105,6 +105,17 @@ def test_a_mistake_is_told_before_anything_is_drawn(train, tmp_path, arguments, 
     assert result.exit_code != 0
     assert words in f"{result.output} {result.exception}"
     assert not (tmp_path / "run" / "sampled_images.npy").exists()
+
+
+def test_the_identity_term_is_named_after_its_weights(monkeypatch, tmp_path):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    monkeypatch.setattr("pretrained.encoders.load_arcface", lambda *_: network)
+    first, again = (_identity_loss(tmp_path / "arcface.pth", torch.device("cpu")) for _ in range(2))
+    assert first.name == again.name
+    a, b = torch.rand(2, 4, 3, 2, 2)
+    torch.testing.assert_close(first(a, b), 1 - (network(a) * network(b)).sum(1))
+    torch.nn.init.zeros_(network[1].weight)
+    assert _identity_loss(tmp_path / "arcface.pth", torch.device("cpu")).name != first.name
 
 
 def test_processes_wait_as_long_as_the_first_one_draws(monkeypatch):

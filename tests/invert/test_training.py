@@ -22,6 +22,7 @@ from generators.base import Identity
 from generators.errors import ToolkitError, UnknownName
 from generators.preview import PreviewHead
 from invert.errors import OutputError
+from invert.perceptual import Perceptual
 from invert.training import (
     Plan,
     _sampled_batches,
@@ -621,6 +622,24 @@ def test_a_run_whose_edited_faces_did_nothing_goes_on_without_them(
     (tmp_path / "plan.json").write_text(json.dumps(plan | {"edited": 5}))
     train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, PLAN)
     assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2"]
+
+
+def test_a_run_goes_on_with_the_distances_that_it_began_with(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
+    def train(perceptual, identity, steps=1):
+        plan = replace(PLAN, steps=steps, preview_resolution=0)
+        train_encoder(tiny_encoder, tiny_generator, perceptual, faces, None, tmp_path / "run", plan, identity=identity)
+
+    network = Perceptual("ArcFace 0123", cheap_distance.distance)
+    train(cheap_distance, network)
+    with pytest.raises(ToolkitError, match=r"another identity: .*--start .* \(identity=ArcFace 0123\)"):
+        train(cheap_distance, None)
+    with pytest.raises(ToolkitError, match=r"another perceptual: .*\(perceptual=mean absolute difference\)"):
+        train(Perceptual("off", cheap_distance.distance), network)
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    older = {key: value for key, value in plan.items() if key not in ("perceptual", "identity")}
+    (tmp_path / "run" / "plan.json").write_text(json.dumps(older))
+    train(Perceptual("off", cheap_distance.distance), None, steps=2)
+    assert [row["step"] for row in rows_of(tmp_path / "run")] == ["1", "2"]
 
 
 def test_an_encoder_of_deltas_goes_on_with_the_best_deltas_of_another_run(
