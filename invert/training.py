@@ -8,7 +8,7 @@ writes:
     preview.pt                the preview of the generator, as the training began with it
     checkpoint.pt             networks, optimisers, moving average
     log.csv                   every term of the loss, and the validation figures
-    best.pt                   the moving average that did best on the validation faces
+    best.pt                   the moving average that did best on the validation faces, if there are any
     samples.png               validation faces above what the encoder makes of them
     encoder.safetensors       the best moving average, float16: what ships
 """
@@ -139,8 +139,8 @@ def train_encoder(
             takes long.
 
     Returns:
-        The moving average of the encoder: the one with the best perceptual distance on the validation faces if there are
-        any, else the last one.
+        The moving average of the encoder: the one with the best perceptual distance on the validation faces, of all that
+        were measured on the same, if there are any, else the last one.
 
     Raises:
         ToolkitError: the folder holds a run of another plan or cannot be written, the plan does not fit the processes or
@@ -152,7 +152,8 @@ def train_encoder(
     _check_settings(plan, encoder, generator, len(real))
     preview = _preview(generator, plan.preview_resolution, plan.seed)
     drawn = _faces_folder(plan, folder, start, faces)
-    described = _describe(plan, encoder, generator, real) | {"perceptual": _name(perceptual), "identity": _name(identity)}
+    judge = {"validation": None if validation is None else _hash_faces(validation), "perceptual": _name(perceptual)}
+    described = _describe(plan, encoder, generator, real) | judge | {"identity": _name(identity)}
     _check_plan(folder, described, generator)
     checkpoint = folder / "checkpoint.pt"
     resumed = checkpoint.is_file()
@@ -192,15 +193,14 @@ def train_encoder(
         terms["seconds"] = time.perf_counter() - began
         is_kept = trainer.step_number % plan.every == 0 or trainer.step_number == plan.steps
         if is_kept and rank() == 0 and validation is not None:
-            terms |= _keep_validated(trainer, validation, folder)
+            terms |= _keep_validated(trainer, validation, folder, judge)
         if rank() == 0:  # Before the checkpoint: rows that it does not know of are cut off, those that lack stay away.
             append_row(folder / "log.csv", {"step": trainer.step_number, **terms})
         if is_kept:
             _save_checkpoint(trainer, folder)
         if rank() == 0 and report is not None:
             report(trainer.step_number, terms)
-    if (folder / "best.pt").is_file():
-        best = _read_state(folder / "best.pt", device)
+    if best := _read_best(folder, judge, device):
         with _damage_in_words(folder / "best.pt"):
             trainer.average.load_state_dict(best["average"])
     return trainer.average
@@ -279,14 +279,13 @@ def _read_run(run: Path) -> tuple[dict[str, Tensor], dict[str, Tensor] | None, b
     state = _read_state(run / "checkpoint.pt")
     with _damage_in_words(run / "checkpoint.pt"):
         weights, drawn = dict(state["trainer"]["average"]), state["trainer"]["preview"]
-    if (run / "best.pt").is_file():
-        best = _read_state(run / "best.pt")
-        with _damage_in_words(run / "best.pt"):
-            weights = dict(best["average"])
     known = {}
     if (run / "plan.json").is_file():
         with _damage_in_words(run / "plan.json"):
             known = _flat(json.loads((run / "plan.json").read_text()))
+    if best := _read_best(run, {name: known[name] for name in ("validation", "perceptual") if name in known}):
+        with _damage_in_words(run / "best.pt"):
+            weights = dict(best["average"])
     if "encoder.arguments.deltas" not in known and (run / "encoder.safetensors").is_file():  # A run of before that.
         known = _flat(describe_encoder(load_encoder(run / "encoder.safetensors")), "encoder.")
     return weights, drawn, bool(known.get("encoder.arguments.deltas"))
@@ -436,7 +435,9 @@ def _save_checkpoint(trainer: EncoderTrainer, folder: Path) -> None:
     barrier()
 
 
-def _keep_validated(trainer: EncoderTrainer, validation: UInt8[Tensor, "m 3 256 256"], folder: Path) -> dict[str, float]:
+def _keep_validated(
+    trainer: EncoderTrainer, validation: UInt8[Tensor, "m 3 256 256"], folder: Path, judge: Mapping[str, Any]
+) -> dict[str, float]:
     """Measure on the validation faces, and keep the average that does best.
 
     Raises:
@@ -449,26 +450,46 @@ def _keep_validated(trainer: EncoderTrainer, validation: UInt8[Tensor, "m 3 256 
             f"with a lower --lr than {trainer.schedule.learning_rate:g}"
         )
     if getattr(trainer.average, "stage", None) is None:  # An encoder of deltas is used with all of them on.
-        _keep_best(folder / "best.pt", trainer, figures)
+        _keep_best(folder, trainer, figures, judge)
     return figures
 
 
-def _keep_best(file: Path, trainer: EncoderTrainer, figures: Mapping[str, float]) -> None:
+def _keep_best(folder: Path, trainer: EncoderTrainer, figures: Mapping[str, float], judge: Mapping[str, Any]) -> None:
     """Keep the moving average that did best on the validation faces: a training can go astray after it.
 
     The squared error decides between equal perceptual distances: they are all 0 where that distance is off.
     """
-    before = _read_state(file) if file.is_file() else {}
+    before = _read_best(folder, judge)
     best = tuple(before.get(name, math.inf) for name in _JUDGED_BY)
     ours = tuple(figures[name] for name in _JUDGED_BY)
     if not (ours < best or any(map(math.isnan, best))):
         return
-    with whole_file(file) as temporary:
+    with whole_file(folder / "best.pt") as temporary:
         state = {"average": trainer.average.state_dict(), "step_number": trainer.step_number}
-        torch.save(state | {name: figures[name] for name in _JUDGED_BY}, temporary)
+        torch.save({**state, **{name: figures[name] for name in _JUDGED_BY}, **judge}, temporary)
 
 
 _JUDGED_BY = ("val_lpips", "val_mse")
+
+
+def _read_best(folder: Path, judge: Mapping[str, Any], device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Return the best average of a run, or nothing where it was judged otherwise: its figures do not compare.
+
+    Args:
+        folder: the run.
+        judge: the validation faces, None for no such, and the perceptual distance; what is missing is not known.
+        device: where its tensors go.
+    """
+    file = folder / "best.pt"
+    if not file.is_file() or judge.get("validation", ...) is None:
+        return {}
+    best = _read_state(file, device)
+    if any(best.get(name, value) != value for name, value in judge.items()):
+        return {}
+    if "perceptual" in judge and "perceptual" not in best:  # From before it was written down; "off" measures 0.
+        with _damage_in_words(file):
+            return best if (judge["perceptual"] == "off") == (best["val_lpips"] == 0) else {}
+    return best
 
 
 def _preview(generator: Generator, resolution: int, seed: int) -> PreviewHead | None:
@@ -638,10 +659,14 @@ def to_uint8(images: Float[Tensor, "n 3 h w"]) -> UInt8[Tensor, "n 3 h w"]:
 
 
 def _describe(plan: Plan, encoder: Encoder, generator: Generator, real: UInt8[Tensor, "n 3 256 256"]) -> dict[str, Any]:
-    """Return what makes a run the one it is: ``plan.json``. Sixteenths of the faces' sides tell them apart."""
-    faces = hashlib.sha256(real[:, :, ::16, ::16].contiguous().numpy().tobytes()).hexdigest()
-    known = {"encoder": describe_encoder(encoder), "faces": [len(real), faces], "generator": _known_as(generator)}
+    """Return what makes a run the one it is: ``plan.json``."""
+    known = {"encoder": describe_encoder(encoder), "faces": _hash_faces(real), "generator": _known_as(generator)}
     return json.loads(json.dumps(asdict(plan) | known))  # type: ignore[no-any-return]
+
+
+def _hash_faces(faces: UInt8[Tensor, "n 3 256 256"]) -> list[int | str]:
+    """Return what tells faces from others: how many, and a hash of sixteenths of their sides."""
+    return [len(faces), hashlib.sha256(faces[:, :, ::16, ::16].contiguous().numpy().tobytes()).hexdigest()]
 
 
 def _name(distance: Callable[[Tensor, Tensor], Tensor] | None) -> str:
@@ -668,7 +693,7 @@ def _check_generator(file: Path, known: Mapping[str, Any], generator: Generator)
 
 
 def _check_plan(folder: Path, described: dict[str, Any], generator: Generator) -> None:
-    """Refuse to go on with a run of another kind; a longer or shorter one, or one validated more often, is the same kind."""
+    """Refuse to go on with a run of another kind; a longer or shorter one, or one validated otherwise, is the same kind."""
     file = folder / "plan.json"
     if not file.is_file():
         return
@@ -678,7 +703,8 @@ def _check_plan(folder: Path, described: dict[str, Any], generator: Generator) -
     _check_generator(file, known, generator)
     if not (before.get("edits") and before.get("samples")):
         before.pop("edited", None)  # It did nothing, and is refused today.
-    now = {key: value for key, value in _flat(described).items() if key not in ("steps", "every", "generator")}
+    free = ("steps", "every", "validation", "generator")
+    now = {key: value for key, value in _flat(described).items() if key not in free}
     changed = [key for key, value in now.items() if before.get(key, value) != value]
     if changed:
         raise ToolkitError(

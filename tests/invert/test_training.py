@@ -362,6 +362,46 @@ def test_the_average_that_did_best_on_the_validation_faces_is_returned(
     assert all(torch.equal(a, b) for a, b in zip(average.parameters(), seen[1], strict=True))
 
 
+def test_the_best_of_a_run_decides_only_where_it_was_judged_alike(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces, monkeypatch
+):
+    figures = {}
+    monkeypatch.setattr("invert.training.validate", lambda *_: {"val_mse": 0.5, "val_lpips": figures["next"]})
+
+    def train(steps, lpips, validation):
+        figures["next"] = lpips
+        plan, encoder = replace(PLAN, steps=steps, preview_resolution=0), copy.deepcopy(tiny_encoder)
+        return train_encoder(encoder, tiny_generator, cheap_distance, faces, validation, tmp_path, plan)
+
+    def begun():
+        begin_with(tmp_path, encoder := copy.deepcopy(tiny_encoder), None)
+        return encoder
+
+    best = train(1, 0.1, faces[:1])
+    assert_same_weights(train(2, 0.2, faces[:1]), best)
+    assert_same_weights(begun(), best)
+    last = train(3, 0.2, None)
+    assert any(not torch.equal(a, b) for a, b in zip(last.parameters(), best.parameters(), strict=True))
+    assert_same_weights(begun(), last)
+    assert_same_weights(train(3, 0.2, faces[:1]), best)
+    train(4, 0.3, faces[1:3])
+    assert torch.load(tmp_path / "best.pt", weights_only=True)["val_lpips"] == 0.3
+
+
+@pytest.mark.parametrize(("name", "before", "wins"), [("off", 0.1, True), ("off", 0.0, False), ("LPIPS", 0.0, True)])
+def test_the_best_of_a_run_of_before_its_judge_was_written_down_is_told_by_its_distance(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces, monkeypatch, name, before, wins
+):
+    figure = 0.0 if name == "off" else 0.2
+    monkeypatch.setattr("invert.training.validate", lambda *_: {"val_mse": 0.5, "val_lpips": figure})
+    tmp_path.joinpath("run").mkdir()
+    older = {"average": tiny_encoder.state_dict(), "step_number": 0, "val_lpips": before, "val_mse": 0.4}
+    torch.save(older, tmp_path / "run" / "best.pt")
+    perceptual, plan = Perceptual(name, cheap_distance.distance), replace(PLAN, steps=1, preview_resolution=0)
+    train_encoder(copy.deepcopy(tiny_encoder), tiny_generator, perceptual, faces, faces[:1], tmp_path / "run", plan)
+    assert torch.load(tmp_path / "run" / "best.pt", weights_only=True)["step_number"] == int(wins)
+
+
 def test_a_training_that_goes_astray_stops_before_it_spoils_what_was_kept(
     tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces, monkeypatch
 ):
