@@ -28,6 +28,8 @@ class Encoder(nn.Module):
     """Layers of the generator whose codes it gives."""
     w_dim: int
     """Width of a style."""
+    deltas: bool = False
+    """Whether it starts from one style and adds deltas, so that ``stage`` matters."""
     stage: int | None = None
     """Last layer whose delta is on; None: all of them, or there are none."""
     w_avg: Tensor

@@ -23,6 +23,8 @@ class Encoder4Editing(PyramidEncoder):
     Its tensors are those of ``GradualStyleEncoder``; what they mean is not.
     """
 
+    deltas = True
+
     def forward(self, image: ImageBatch) -> WPlus:
         """Encode faces in [-1, 1], aligned like FFHQ."""
         return from_deltas(self.head_outputs(image, self.active_layers), self.num_ws) + self.w_avg

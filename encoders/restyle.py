@@ -76,6 +76,8 @@ class ReStyleEncoder(PublishedEncoder):
 class ProgressiveReStyleEncoder(ReStyleEncoder):
     """ReStyle over e4e: w_0 from the first head, deltas from the others; ``stage`` turns them on one by one."""
 
+    deltas = True
+
     def forward(self, image: ImageBatch) -> WPlus:
         """Return the change of the code so far, plus ``w_avg``."""
         return from_deltas(self.head_outputs(image, self.active_layers), self.num_ws) + self.w_avg

@@ -257,7 +257,7 @@ def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None)
         weights, drawn, has_deltas = _read_run(run)
     else:
         source = load_encoder(start)
-        weights, has_deltas = source.state_dict(), isinstance(source, StyleMapEncoder) and source.deltas
+        weights, has_deltas = source.state_dict(), source.deltas
     if isinstance(encoder, StyleMapEncoder) and encoder.context:
         # An overview begins with adding nothing, where the other encoder has none.
         weights = {f"overview.{name}": value for name, value in encoder.overview.state_dict().items()} | weights

@@ -29,12 +29,19 @@ def barrier() -> None:
         dist.barrier()
 
 
-def parallel(module: nn.Module) -> nn.Module:
-    """Wrap a network so that its gradients are averaged over the processes while they are computed."""
+def parallel(module: nn.Module, has_unused: bool = False) -> nn.Module:
+    """Wrap a network so that its gradients are averaged over the processes while they are computed.
+
+    Args:
+        module: the network.
+        has_unused: some of its parameters are left out of some steps; in every process of the same ones.
+    """
     if not _is_on():
         return module
     device = next(module.parameters()).device
-    return nn.parallel.DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+    return nn.parallel.DistributedDataParallel(
+        module, device_ids=[device] if device.type == "cuda" else None, find_unused_parameters=has_unused
+    )
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

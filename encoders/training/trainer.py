@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoders.base import Encoder
+from encoders.psp import PublishedEncoder
 from encoders.restyle import change, restyle
 from encoders.training.augment import compress, misalign, one_side, patch, random_flip, relight, soften
 from encoders.training.discriminator import LatentAdversary, style_vectors
@@ -87,7 +88,9 @@ class EncoderTrainer:
         self.device = next(encoder.parameters()).device
         if precision != torch.float32:
             encoder.to(memory_format=torch.channels_last)  # twice as fast in bfloat16 on a CPU
-        self.encoder, self.parallel = encoder, parallel(encoder)
+        self.has_deltas = isinstance(encoder, Encoder) and encoder.deltas
+        # A compact encoder's deltas share heads, and are multiplied by 0; e4e's heads wait for their stage.
+        self.encoder, self.parallel = encoder, parallel(encoder, self.has_deltas and isinstance(encoder, PublishedEncoder))
         self.average = copy.deepcopy(encoder).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(encoder.parameters(), betas=(0.9, 0.99), fused=True)
         # Most gradients of an encoder are too small for float16 unless they are scaled up; bfloat16 has float32's range.
@@ -188,7 +191,7 @@ class EncoderTrainer:
             )
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.step_number)
-        if getattr(self.encoder, "deltas", False):
+        if self.has_deltas:
             stage = self.schedule.stage(self.step_number, self.generator.num_ws)
             self.encoder.stage = self.average.stage = stage  # type: ignore[assignment]
         random = self._random(rank())

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from encoders.compact import compact_encoder
-from encoders.restyle import restyle
+from encoders.e4e import Encoder4Editing
+from encoders.restyle import ProgressiveBackboneEncoder, ResNetProgressiveBackboneEncoder, restyle
 from encoders.training.losses import Losses
 from encoders.training.trainer import EncoderTrainer, Schedule, mix_neighbours, resize
 from generators.errors import ToolkitError
@@ -171,6 +172,19 @@ def test_deltas_are_turned_on_layer_by_layer(make, data):
     trainer.step_number = 29
     trainer.step(*data)
     assert trainer.encoder.stage is None
+
+
+@pytest.mark.parametrize("network", [Encoder4Editing, ProgressiveBackboneEncoder, ResNetProgressiveBackboneEncoder])
+def test_the_published_networks_of_deltas_learn_them_layer_by_layer_too(tiny_generator, data, monkeypatch, network):
+    monkeypatch.setattr(network, "units", (1, 1, 1, 1))
+    preview = PreviewHead.for_generator(tiny_generator, 16)
+    trainer = EncoderTrainer(network(12, 32), tiny_generator, difference, Schedule(100), preview)
+    for step, stage in ((0, 0), (10, 1), (20, None)):
+        trainer.step_number = step
+        trainer.step(*data)
+        assert trainer.encoder.stage == trainer.average.stage == stage
+        learning = [head.linear.bias.grad is not None for head in trainer.encoder.styles]
+        assert sum(learning) == trainer.encoder.active_layers == (12 if stage is None else stage + 1)
 
 
 def test_the_stages_are_those_of_e4e_in_its_200000_steps():

@@ -453,6 +453,8 @@ from pathlib import Path
 import torch, torch.distributed as dist
 sys.path[:0] = [{root!r}]
 from encoders.compact import compact_encoder
+from encoders.e4e import Encoder4Editing
+from encoders.psp import IRSEEncoder
 from generators.mobilestylegan import MobileStyleGAN
 import invert.training
 from invert.training import Losses, Plan, train_encoder
@@ -463,7 +465,11 @@ torch.manual_seed(0)
 sizes = dict(channels=(8, 8, 8, 8, 8), const_channels=8, w_dim=8, z_dim=8, mapping_layers=1)
 generator = MobileStyleGAN(**sizes).eval().requires_grad_(False)
 torch.manual_seed(rank)  # Whatever the processes start with, they have to agree.
-encoder = compact_encoder("e4e", generator.num_ws, 8, pyramid_channels=(4, 4, 4), width=4)
+if sys.argv[3] == "compact":
+    encoder = compact_encoder("e4e", generator.num_ws, 8, pyramid_channels=(4, 4, 4), width=4)
+else:
+    IRSEEncoder.units = (1, 1, 1, 1)
+    encoder = Encoder4Editing(generator.num_ws, 8)
 faces = torch.randint(0, 256, (4, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 plan = Plan(steps=2, batch_real=4, batch_sampled=2, batch_drawn=2, own=4, own_every=2, samples=4, preview_resolution=16,
             preview_steps=1, every=1, losses=Losses(adversarial=0.1, consistency=0.1))
@@ -483,19 +489,35 @@ torch.save(encoder.state_dict(), folder / f"encoder{{rank}}.pt")
 """
 
 
-def test_two_processes_train_one_encoder_and_go_on_as_if_they_had_never_stopped(tmp_path):
+@pytest.fixture
+def in_two_processes(tmp_path):
+    """Train in two processes until a step (-1: to the end); the run is a folder of that name."""
     import subprocess
     import sys
     from pathlib import Path
 
     script = tmp_path / "train.py"
     script.write_text(TWO_PROCESSES.format(root=str(Path(__file__).parents[2])))
-    for name, killed_at in (("cut", 1), ("cut", -1), ("whole", -1)):
-        arguments = ["--standalone", "--nproc-per-node", "2", str(script), str(tmp_path / name), str(killed_at)]
+
+    def train(name, killed_at=-1, network="compact"):
+        arguments = ["--standalone", "--nproc-per-node", "2", str(script), str(tmp_path / name), str(killed_at), network]
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", *arguments], capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr[-2000:]
+
+    return train
+
+
+def test_two_processes_train_the_published_e4e_whose_heads_wait_for_their_stage(tmp_path, in_two_processes):
+    in_two_processes("run", network="published")
+    first, second = (torch.load(tmp_path / "run" / f"encoder{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(value, second[name]) for name, value in first.items() if "running" not in name)
+
+
+def test_two_processes_train_one_encoder_and_go_on_as_if_they_had_never_stopped(tmp_path, in_two_processes):
+    for name, killed_at in (("cut", 1), ("cut", -1), ("whole", -1)):
+        in_two_processes(name, killed_at)
         assert (tmp_path / name / "encoder0.pt").exists() == (killed_at < 0)
 
     def kept(name, what):
