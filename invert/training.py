@@ -449,7 +449,7 @@ def _keep_validated(
             f"step {trainer.step_number}: the encoder makes no finite images of the validation faces: begin again "
             f"with a lower --lr than {trainer.schedule.learning_rate:g}"
         )
-    if getattr(trainer.average, "stage", None) is None:  # An encoder of deltas is used with all of them on.
+    if trainer.stage is None:  # An encoder of deltas is used with all of them on.
         _keep_best(folder, trainer, figures, judge)
     return figures
 

@@ -88,9 +88,10 @@ class EncoderTrainer:
         self.device = next(encoder.parameters()).device
         if precision != torch.float32:
             encoder.to(memory_format=torch.channels_last)  # twice as fast in bfloat16 on a CPU
-        self.has_deltas = isinstance(encoder, Encoder) and encoder.deltas
+        has_deltas = isinstance(encoder, Encoder) and encoder.deltas
+        self.stage: int | None = 0 if has_deltas else None  # Last layer whose delta is on; None: all are, or there are none.
         # A compact encoder's deltas share heads, and are multiplied by 0; e4e's heads wait for their stage.
-        self.encoder, self.parallel = encoder, parallel(encoder, self.has_deltas and isinstance(encoder, PublishedEncoder))
+        self.encoder, self.parallel = encoder, parallel(encoder, has_deltas and isinstance(encoder, PublishedEncoder))
         self.average = copy.deepcopy(encoder).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(encoder.parameters(), betas=(0.9, 0.99), fused=True)
         # Most gradients of an encoder are too small for float16 unless they are scaled up; bfloat16 has float32's range.
@@ -191,9 +192,11 @@ class EncoderTrainer:
             )
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.step_number)
-        if self.has_deltas:
+        if self.stage is not None:
             stage = self.schedule.stage(self.step_number, self.generator.num_ws)
-            self.encoder.stage = self.average.stage = stage  # type: ignore[assignment]
+            # A run that was made longer while it lay still does not turn off again what it has learnt.
+            self.stage = None if stage is None else max(stage, self.stage)
+        self.encoder.stage = self.average.stage = self.stage  # type: ignore[assignment]
         random = self._random(rank())
         if own:
             self._own = self.draw_own(torch.cat([real, sampled])[:own], random)
@@ -325,6 +328,7 @@ class EncoderTrainer:
             "adversary": None if self.adversary is None else self.adversary.state_dict(),
             "own": None if self._own is None else [gather(rows) for rows in (self._own[0], *as_stylemaps(self._own[1]))],
             "scaler": self.scaler.state_dict(),
+            "stage": self.stage,
             "step_number": self.step_number,
         }
 
@@ -340,6 +344,7 @@ class EncoderTrainer:
             self.adversary.load_state_dict(state["adversary"])
         if state.get("scaler"):  # Runs from before it had none.
             self.scaler.load_state_dict(state["scaler"])
+        self.stage = state.get("stage", self.stage)  # Runs from before it follow the schedule alone.
         if state["own"] is not None:
             each = len(state["own"][0]) // world_size()
             faces, *maps = (rows[rank() * each :][:each] for rows in state["own"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -172,6 +173,20 @@ def test_deltas_are_turned_on_layer_by_layer(make, data):
     trainer.step_number = 29
     trainer.step(*data)
     assert trainer.encoder.stage is None
+
+
+def test_deltas_that_were_learnt_stay_on_in_a_run_that_is_made_longer(make, data):
+    finished, longer, older = (make(kind="e4e", resolution=0) for _ in range(3))
+    finished.step_number = 29
+    finished.step(*data)
+    state = finished.state_dict()
+    of_before = {name: value for name, value in state.items() if name != "stage"}
+    for trainer, kept in ((longer, state), (older, of_before)):
+        trainer.schedule = replace(trainer.schedule, steps=300)
+        trainer.load_state_dict(kept)
+        trainer.step(*data)
+    assert longer.encoder.stage is longer.average.stage is None
+    assert older.encoder.stage == 1, "of a file of before it held the stage"
 
 
 @pytest.mark.parametrize("network", [Encoder4Editing, ProgressiveBackboneEncoder, ResNetProgressiveBackboneEncoder])
@@ -362,12 +377,13 @@ def test_the_format_of_checkpoints_stays(make):
         "adversary",
         "own",
         "scaler",
+        "stage",
         "step_number",
     ]
     without = make(resolution=0)
     assert without.state_dict()["preview"] is None
     without.load_state_dict(without.state_dict())
-    older = {name: value for name, value in without.state_dict().items() if name != "scaler"}
+    older = {name: value for name, value in without.state_dict().items() if name not in ("scaler", "stage")}
     without.load_state_dict(older)
 
 
