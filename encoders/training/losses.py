@@ -36,7 +36,7 @@ class Losses:
     w_norm: float = 0.003
     """Squared distance of real faces' codes from w_avg."""
     delta: float = 0.0
-    """Squared distance of every layer's mean style from the first layer's (Tov et al. 2021, eq. 3)."""
+    """Squared length of the deltas, which are norms in Tov et al. 2021: see ``delta_norm``."""
     roughness: float = 0.01
     """Variance of each map around its mean vector: maps vary only where that pays."""
     adversarial: float = 0.0
@@ -79,7 +79,14 @@ def edit_error(latent: Latent, codes: AnyBatch, edits: Float[Tensor, "edits num_
 
 
 def delta_norm(latent: Latent) -> Float[Tensor, " batch"]:
-    """Return per face how far the layers' mean styles lie from the first one's (mean square)."""
+    """Return per face how far the layers' mean styles lie from the first one's: a mean of squares over layers and channels.
+
+    Tov et al. 2021, arXiv:2102.02766, eq. 3, and their code take the sum over layers of the lengths |w_i - w_0| instead. A
+    mean of squares has the unit of the other terms on codes (the trainer divides all by W's variance), whatever the number
+    of layers and the width of W; it bears on long deltas most, where a length pulls at each alike, down to 0. The shipped
+    encoders learnt with it. So the published weight, 2e-4, does not carry over: n deltas of one length d, for which theirs
+    is n d, give d^2 / w_dim.
+    """
     first, *others = (style_map.mean((2, 3)) for style_map in as_stylemaps(latent))
     return torch.stack([(other - first).square().mean(1) for other in others]).mean(0)
 

@@ -58,6 +58,17 @@ def test_the_delta_norm_is_0_for_one_style_and_sees_only_means():
     torch.testing.assert_close(delta_norm((one, one + 2)), torch.tensor([4.0, 4.0]))
 
 
+def test_the_delta_norm_squares_what_the_paper_sums_the_lengths_of():
+    styles = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(5))
+    lengths = (styles[:, 1:] - styles[:, :1]).norm(dim=2)  # The paper's term is their sum over layers.
+    torch.testing.assert_close(delta_norm(styles), lengths.square().mean(1) / 3)
+    one, d = torch.zeros(2, 9, 3), torch.tensor([2.0, 1.0, 2.0])
+    one[:, 1:] = d
+    torch.testing.assert_close(delta_norm(one), d.norm().square().expand(2) / 3)
+    torch.testing.assert_close(delta_norm(one[:, :2]), delta_norm(one), msg="for any number of layers")
+    torch.testing.assert_close(delta_norm(2 * one), 4 * delta_norm(one))
+
+
 def test_roughness_is_the_variance_inside_the_maps():
     assert roughness(maps(1, 1)).max() == 0
     m = maps(6)[0]
