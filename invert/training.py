@@ -118,6 +118,7 @@ def train_encoder(
     identity: Callable[[Tensor, Tensor], Tensor] | None = None,
     start: Path | str | None = None,
     faces: Path | None = None,
+    notify: Callable[[str], None] = logger.warning,
 ) -> nn.Module:
     """Train an encoder, or go on with the training that ``folder`` holds, on the device of the generator.
 
@@ -134,9 +135,11 @@ def train_encoder(
         identity: per-image 1 - cosine of face embeddings of two batches of 256 px in [-1, 1], named like ``perceptual``;
             None: that term is off.
         start: what this run begins with, where it does not go on: the folder of another one (its moving average, preview
-            and sampled faces), or a file or name that ``load_encoder`` takes.
+            and sampled faces; of one for another generator its moving average alone), or a file or name that
+            ``load_encoder`` takes.
         faces: the folder of a run whose sampled faces and preview, as it began, serve this one too: drawing and fitting them
             takes long.
+        notify: told where ``start`` was trained for another generator.
 
     Returns:
         The moving average of the encoder: the one with the best perceptual distance on the validation faces, of all that
@@ -151,15 +154,16 @@ def train_encoder(
     share, offsets = _shares(plan), edit_offsets(plan.edits, generator)
     _check_settings(plan, encoder, generator, len(real))
     preview = _preview(generator, plan.preview_resolution, plan.seed)
-    drawn = _faces_folder(plan, folder, start, faces)
+    drawn = _faces_folder(plan, folder, start, faces, generator)
     judge = {"validation": None if validation is None else _hash_faces(validation), "perceptual": _name(perceptual)}
     described = _describe(plan, encoder, generator, real) | judge | {"identity": _name(identity)}
     _check_plan(folder, described, generator)
     checkpoint = folder / "checkpoint.pt"
     resumed = checkpoint.is_file()
     encoder.w_avg.copy_(generator.w_avg)
+    encoder.identity = generator.identity
     encoder.to(device)
-    fitted = start is not None and not resumed and begin_with(start, encoder, preview)
+    fitted = start is not None and not resumed and begin_with(start, encoder, preview, notify)
     barrier()  # The others have read the plan.
     if rank() == 0:
         _write_plan(folder, described)
@@ -236,12 +240,18 @@ def edit_offsets(edits: Sequence[str], generator: Generator) -> Float[Tensor, "e
     return torch.cat([w_plus - mean for w_plus in moved if isinstance(w_plus, Tensor)])
 
 
-def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None) -> bool:
+def begin_with(
+    start: Path | str,
+    encoder: Encoder,
+    preview: PreviewHead | None,
+    notify: Callable[[str], None] = logger.warning,
+) -> bool:
     """Give an encoder, of any kind on the same backbone, the weights of another: a run's best moving average, or a file's.
 
     An encoder of deltas begins with the other's coarse styles in all layers, unless that is one of deltas itself. ReStyle's
     overlooks at first what was drawn, and begins with the strongest channels of the other's heads where its own are
-    narrower.
+    narrower. Its ``w_avg`` stays: codes are offsets from the mean of its own generator. Where the other encoder is known to
+    be for another generator, ``notify`` is told, and a run's preview is left.
 
     Returns:
         Whether the preview was given a run's.
@@ -255,9 +265,16 @@ def begin_with(start: Path | str, encoder: Encoder, preview: PreviewHead | None)
         if not (run / "checkpoint.pt").is_file():
             raise ToolkitError(f"{run} holds no checkpoint.pt: expected the folder of a training run")
         weights, drawn, has_deltas = _read_run(run)
+        theirs = _generator_of(run / "plan.json")
     else:
         source = load_encoder(start)
         weights, has_deltas = source.state_dict(), source.deltas
+        theirs = source.identity if source.identity.sha256 else None
+    if not _fits(theirs, ours := encoder.identity):
+        drawn = None
+        if rank() == 0:
+            notify(f"{start} was trained for the generator {theirs}, not for {ours}: nothing but its weights is taken")
+    weights = {**weights, "w_avg": encoder.w_avg}
     if isinstance(encoder, StyleMapEncoder) and encoder.context:
         # An overview begins with adding nothing, where the other encoder has none.
         weights = {f"overview.{name}": value for name, value in encoder.overview.state_dict().items()} | weights
@@ -385,13 +402,13 @@ def _check_settings(plan: Plan, encoder: Encoder, generator: Generator, real: in
         )
 
 
-def _faces_folder(plan: Plan, folder: Path, start: Path | str | None, faces: Path | None) -> Path:
+def _faces_folder(plan: Plan, folder: Path, start: Path | str | None, faces: Path | None, generator: Generator) -> Path:
     """Return which run's sampled faces and preview serve: those of ``faces``, of ``start`` if it has some, or its own."""
     needed = "sampled.json" if plan.samples else "preview.pt"
     if faces is not None and not (faces / needed).is_file():
         raise ToolkitError(f"{faces} holds no {needed}: expected the folder of a training run that has faces drawn")
     if faces is None and start is not None and (Path(start) / needed).is_file():
-        return Path(start)
+        return Path(start) if _fits(_generator_of(Path(start) / "plan.json"), generator.identity) else folder
     return faces or folder
 
 
@@ -528,7 +545,7 @@ def sample_faces(
         with _damage_in_words(done_file):
             known = dict(json.loads(done_file.read_text()))
             done = int(known["done"])
-        _check_generator(done_file, known, generator)
+        _check_generator(done_file, generator)
     if done:
         with _damage_in_words(done_file):  # Without it, the others are drawn again.
             total = min(np.load(file, mmap_mode="r").shape[0] for file in (code_file, image_file))
@@ -679,13 +696,23 @@ def _known_as(generator: Generator) -> list[str]:
     return [generator.identity.name, generator.identity.sha256]
 
 
-def _check_generator(file: Path, known: Mapping[str, Any], generator: Generator) -> None:
-    """Refuse what was made for another generator; files from before it was written down are taken."""
-    if "generator" not in known:
-        return
+def _generator_of(file: Path) -> Identity | None:
+    """Return what a run's ``plan.json`` or ``sampled.json`` was made for; None where it does not say, as in old ones."""
+    if not file.is_file():
+        return None
     with _damage_in_words(file):
-        name, sha256 = map(str, known["generator"])
-    if not (theirs := Identity(name, sha256)).fits(generator.identity):
+        known = json.loads(file.read_text())
+        return Identity(*map(str, known["generator"])) if "generator" in known else None
+
+
+def _fits(theirs: Identity | None, ours: Identity) -> bool:
+    """Tell whether something is for our generator, for all that is known."""
+    return theirs is None or ours == Identity() or theirs.fits(ours)
+
+
+def _check_generator(file: Path, generator: Generator) -> None:
+    """Refuse what was made for another generator; files from before it was written down are taken."""
+    if (theirs := _generator_of(file)) is not None and not theirs.fits(generator.identity):
         raise ToolkitError(
             f"{file.parent} was made for the generator {theirs}, not for {generator.identity}: choose another folder, "
             "or that generator"
@@ -698,9 +725,8 @@ def _check_plan(folder: Path, described: dict[str, Any], generator: Generator) -
     if not file.is_file():
         return
     with _damage_in_words(file):
-        known = json.loads(file.read_text())
-        before = _flat(known)
-    _check_generator(file, known, generator)
+        before = _flat(json.loads(file.read_text()))
+    _check_generator(file, generator)
     if not (before.get("edits") and before.get("samples")):
         before.pop("edited", None)  # It did nothing, and is refused today.
     free = ("steps", "every", "validation", "generator")

@@ -169,7 +169,9 @@ def command(
                 distance = "" if perceptual.name == "off" else f"{perceptual.name} {terms['val_lpips']:.4f}, "
                 bar.write(f"step {step}: validation {distance}MSE {terms['val_mse']:.4f}")
 
-        average = train_encoder(encoder, network, perceptual, real, watched, output, plan, report, likeness, start, faces)
+        average = train_encoder(
+            encoder, network, perceptual, real, watched, output, plan, report, likeness, start, faces, notify
+        )
     if rank() == 0:
         assert isinstance(average, StyleMapEncoder)
         target = output / "encoder.safetensors"

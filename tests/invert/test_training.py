@@ -134,6 +134,7 @@ def test_an_encoder_of_deltas_begins_with_the_first_styles_of_another_run(
     first = train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, PLAN)
     sizes = {"sizes": first.sizes, "pyramid_channels": first.pyramid_channels, "width": first.width}
     encoder = compact_encoder("stylemap-e", 12, 32, **(sizes | {"deltas": True}))
+    encoder.w_avg.copy_(tiny_generator.w_avg)
     begin_with(tmp_path, encoder, None)
     face = from_uint8(faces[:1].numpy())
     of_first, of_deltas = first.eval()(face), encoder.eval()(face)
@@ -153,6 +154,31 @@ def test_a_run_begins_with_the_encoder_of_a_file(tmp_path, tiny_generator, tiny_
         assert torch.equal(ours, saved.half().float())
 
 
+@pytest.mark.parametrize("kind", ["file", "run", "run without faces"])
+def test_a_run_begins_with_an_encoder_for_another_generator_and_says_so(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces, kind
+):
+    first, second, said = tmp_path / "first", tmp_path / "second", []
+    plan = replace(PLAN, steps=1, samples=6 if kind == "run" else 0)
+    if kind == "file":
+        tiny_encoder.w_avg.add_(1)
+        save_encoder(first, tiny_encoder, tiny_generator.identity)
+    else:
+        train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, first, plan)
+    tiny_generator.identity = Identity("other", "1" * 64)
+    tiny_generator.w_avg.add_(0.5)
+    for steps in (1, 2):
+        average = train_encoder(
+            copy.deepcopy(tiny_encoder), tiny_generator, cheap_distance, faces, None, second, replace(plan, steps=steps),
+            start=first, notify=said.append,
+        )  # fmt: skip
+        assert torch.equal(average.w_avg, tiny_generator.w_avg)
+    assert said == [f"{first} was trained for the generator tiny (000000000000), not for other (111111111111): nothing but "
+                    "its weights is taken"]  # fmt: skip
+    assert (second / "preview.pt").is_file(), "it was fitted to this generator"
+    assert (second / "sampled.json").is_file() == (kind == "run")
+
+
 def test_an_encoder_of_deltas_in_a_file_keeps_its_deltas(tmp_path, tiny_generator):
     encoder = compact_encoder("e4e", 12, 32, pyramid_channels=(4, 4, 4), width=4)
     save_encoder(tmp_path / "e.safetensors", encoder, tiny_generator.identity)
@@ -164,10 +190,11 @@ def test_an_encoder_of_deltas_in_a_file_keeps_its_deltas(tmp_path, tiny_generato
 def test_an_encoder_with_an_overview_begins_with_one_that_has_none(tmp_path, tiny_generator, tiny_encoder):
     save_encoder(tmp_path / "e.safetensors", tiny_encoder, tiny_generator.identity)
     sizes = {"sizes": tiny_encoder.sizes, "pyramid_channels": tiny_encoder.pyramid_channels, "width": tiny_encoder.width}
-    encoder = compact_encoder("stylemap-e", 12, 32, **sizes).eval()
+    encoder, source = compact_encoder("stylemap-e", 12, 32, **sizes).eval(), load_encoder(tmp_path / "e.safetensors")
+    encoder.w_avg.copy_(source.w_avg)
     begin_with(tmp_path / "e.safetensors", encoder, None)
     face = torch.zeros(1, 3, 256, 256)
-    for ours, theirs in zip(encoder(face), load_encoder(tmp_path / "e.safetensors")(face), strict=True):
+    for ours, theirs in zip(encoder(face), source(face), strict=True):
         assert torch.equal(ours, theirs)
 
 
