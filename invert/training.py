@@ -9,7 +9,7 @@ writes:
     checkpoint.pt             networks, optimisers, moving average
     log.csv                   every term of the loss, and the validation figures
     best.pt                   the moving average that did best on the validation faces, if there are any
-    samples.png               validation faces above what the encoder makes of them
+    samples.png               validation faces, else some of the training's, above what the encoder makes of them
     encoder.safetensors       the best moving average, float16: what ships
 """
 
@@ -128,7 +128,8 @@ def train_encoder(
         perceptual: per-image distance of two batches in [-1, 1]; a run goes on only with one of the same ``name``, if it has
             one (see ``invert.perceptual``).
         real: aligned faces.
-        validation: aligned faces that are never learnt from; drawn by the whole generator every ``plan.every`` steps.
+        validation: aligned faces that are never learnt from; drawn by the whole generator every ``plan.every`` steps. None:
+            nothing is measured, and a few of the training's are drawn.
         folder: the run.
         plan: what to do.
         report: called after each step with its number and terms.
@@ -187,6 +188,7 @@ def train_encoder(
         # Of the preview's optimiser, too; before preview.pt, by which a run that begins again skips the fit.
         _save_checkpoint(trainer, folder)
         _keep_preview(preview, drawn)
+    shown = _faces_to_show(real, generator, plan, drawn) if rank() == 0 and validation is None else None
     real_rows = batches(len(real), plan.batch_real, plan.seed + 2, skip=trainer.step_number)
     while trainer.step_number < plan.steps:
         began = time.perf_counter()
@@ -198,6 +200,8 @@ def train_encoder(
         is_kept = trainer.step_number % plan.every == 0 or trainer.step_number == plan.steps
         if is_kept and rank() == 0 and validation is not None:
             terms |= _keep_validated(trainer, validation, folder, judge)
+        if is_kept and shown is not None:
+            draw_sheet(trainer, shown, folder / "samples.png")
         if rank() == 0:  # Before the checkpoint: rows that it does not know of are cut off, those that lack stay away.
             append_row(folder / "log.csv", {"step": trainer.step_number, **terms})
         if is_kept:
@@ -605,18 +609,51 @@ def move_codes(
 def validate(trainer: EncoderTrainer, faces: UInt8[Tensor, "m 3 256 256"], sheet: Path) -> dict[str, float]:
     """Measure the moving average on faces that it never saw, drawn by the whole generator."""
     errors, distances, pairs = [], [], []
-    for rows in torch.arange(len(faces)).split(4):
-        target = from_uint8(faces[rows].numpy()).to(trainer.device)
-        image = F.adaptive_avg_pool2d(trainer.invert(target), 256)
+    for target, image in _invert(trainer, faces):
         errors.append((image - target).square().mean((1, 2, 3)))
         distances.append(trainer.perceptual(image, target).flatten())
-        pairs.append(torch.cat([target, image.clamp(-1, 1)], dim=2))
-    columns = to_uint8(torch.cat(pairs)[:16]).permute(2, 0, 3, 1).flatten(1, 2)
+        pairs.append((target, image))
+    _write_sheet(pairs, sheet)
+    return {"val_mse": torch.cat(errors).mean().item(), "val_lpips": torch.cat(distances).mean().item()}
+
+
+def draw_sheet(trainer: EncoderTrainer, faces: UInt8[Tensor, "m 3 256 256"], sheet: Path) -> None:
+    """Draw faces above what the moving average makes of them."""
+    _write_sheet(list(_invert(trainer, faces)), sheet)
+
+
+def _invert(
+    trainer: EncoderTrainer, faces: UInt8[Tensor, "m 3 256 256"]
+) -> Iterator[tuple[Float[Tensor, "n 3 256 256"], Float[Tensor, "n 3 256 256"]]]:
+    """Yield some faces at a time, and what the whole generator draws for the moving average's codes of them."""
+    for rows in torch.arange(len(faces)).split(4):
+        target = from_uint8(faces[rows].numpy()).to(trainer.device)
+        yield target, F.adaptive_avg_pool2d(trainer.invert(target), 256)
+
+
+def _write_sheet(pairs: Sequence[tuple[Tensor, Tensor]], sheet: Path) -> None:
+    """Write faces above their drawings, 16 at most."""
     from PIL import Image
 
+    columns = torch.cat([torch.cat([target, image.clamp(-1, 1)], dim=2) for target, image in pairs])[:16]
     with whole_file(sheet) as temporary:
-        Image.fromarray(columns.cpu().numpy()).save(temporary)
-    return {"val_mse": torch.cat(errors).mean().item(), "val_lpips": torch.cat(distances).mean().item()}
+        Image.fromarray(to_uint8(columns).permute(2, 0, 3, 1).flatten(1, 2).cpu().numpy()).save(temporary)
+
+
+def _faces_to_show(
+    real: UInt8[Tensor, "n 3 256 256"], generator: Generator, plan: Plan, drawn: Path
+) -> UInt8[Tensor, "m 3 256 256"]:
+    """Return the first of the real faces, or else of those that were drawn: the same whenever the run goes on."""
+    if len(real):
+        return real[:_SHOWN]
+    if plan.samples:
+        return torch.from_numpy(np.load(drawn / "sampled_images.npy", mmap_mode="r")[:_SHOWN].copy())
+    with torch.no_grad():
+        faces = generator.synthesis(sample_codes(generator, _SHOWN, plan.seed))
+    return to_uint8(resize(faces, 256)).cpu()
+
+
+_SHOWN = 8
 
 
 def batches(count: int, size: int, seed: int, skip: int = 0) -> Iterator[np.ndarray]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import invert.training
@@ -63,6 +64,23 @@ def test_a_run_leaves_a_checkpoint_a_log_and_a_sheet(tmp_path, tiny_generator, t
     assert {"checkpoint.pt", "log.csv", "samples.png", "plan.json", "sampled.json"} <= {p.name for p in tmp_path.iterdir()}
     assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2"]
     assert all(float(row["val_mse"]) > 0 for row in rows_of(tmp_path))
+
+
+@pytest.mark.parametrize(("real", "samples"), [(2, 6), (0, 6), (0, 0)])
+def test_without_validation_faces_some_of_the_trainings_are_shown_and_not_measured(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces, real, samples
+):
+    plan = replace(PLAN, batch_real=real, samples=samples, preview_resolution=0)
+    train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces[:real], None, tmp_path, plan)
+    with Image.open(tmp_path / "samples.png") as sheet:
+        shown = torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
+    assert shown.shape == (3, 512, 256 * (real or samples or 8))
+    if real:
+        assert torch.equal(shown[:, :256, :256], faces[0])
+    elif samples:
+        assert np.array_equal(shown[:, :256, :256], np.load(tmp_path / "sampled_images.npy")[0])
+    assert [row["val_mse"] for row in rows_of(tmp_path)] == ["", ""]
+    assert not (tmp_path / "best.pt").exists()
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
