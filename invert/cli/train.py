@@ -187,10 +187,12 @@ def _join_processes(device: str) -> torch.device:
 
     from invert.evaluation.team import PATIENCE
 
-    if "WORLD_SIZE" not in os.environ:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return choose_device(device)
-    number = int(os.environ.get("LOCAL_RANK", "0"))
-    place = choose_device(f"cuda:{number}" if device in ("auto", "cuda") and torch.cuda.is_available() else "cpu")
+    if device not in ("auto", "cuda", "cpu"):
+        raise click.UsageError(f"--device {device}: several processes take a GPU each by 'cuda', or share the CPU by 'cpu'")
+    has_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    place = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if has_gpu else "cpu")
     if place.type == "cuda":
         torch.cuda.set_device(place)
     # The others wait while the first one draws thousands of faces.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -124,3 +125,22 @@ def test_processes_wait_as_long_as_the_first_one_draws(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert _join_processes("cpu").type == "cpu"
     assert given["timeout"] >= timedelta(days=1)
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "mps"])
+def test_several_processes_do_not_share_one_gpu(monkeypatch, device):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(click.UsageError, match=f"--device {device}: several processes take a GPU each by 'cuda'"):
+        _join_processes(device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to take")
+def test_several_processes_that_shall_have_gpus_say_that_there_are_none(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(click.UsageError, match=r"--device cuda:0: .*a GPU that this machine has"):
+        _join_processes("cuda")
+
+
+def test_one_process_of_torchrun_is_as_good_as_none(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert _join_processes("meta").type == "meta", "any device that there is"
