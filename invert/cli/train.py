@@ -51,7 +51,8 @@ METHODS = ("psp", "e4e", "restyle", "stylemap", "stylemap-e")
                    "ones alone. By default stylemap-e is taught all that ship.")  # fmt: skip
 @click.option("--identity", type=click.Path(path_type=Path, exists=True), metavar="FILE",
               help="ArcFace's model_ir_se50.pth, for the identity term; without it that term is off.")  # fmt: skip
-@click.option("--steps", default=1600, show_default=True, metavar="N", type=click.IntRange(1))
+@click.option("--steps", default=1600, show_default=True, metavar="N", type=click.IntRange(1),
+              help="Of the optimiser, in all; the same command with more goes on with a run that has ended.")  # fmt: skip
 @click.option("--samples", default=3000, show_default=True, metavar="N", type=click.IntRange(0),
               help="Faces that the generator draws first; 0: fresh ones at every step.")  # fmt: skip
 @click.option("--edited", metavar="N", type=click.IntRange(0), show_default="a third of --samples where edits are taught",
@@ -66,7 +67,8 @@ METHODS = ("psp", "e4e", "restyle", "stylemap", "stylemap-e")
 @click.option("--own-every", default=10, show_default=True, metavar="N", type=click.IntRange(1), help="Steps between them.")
 @click.option("--parts", default=1, show_default=True, metavar="N", type=click.IntRange(1),
               help="Pieces that a step is worked on in, to save memory.")  # fmt: skip
-@click.option("--precision", default="float32", show_default=True, type=DTYPE)
+@click.option("--dtype", "--precision", "precision", default="float32", show_default=True, type=DTYPE,
+              help="Of the networks' products; weights stay float32. float16 is for GPUs.")  # fmt: skip
 @device_option
 @click.option(
     "--preview-resolution",
@@ -77,12 +79,14 @@ METHODS = ("psp", "e4e", "restyle", "stylemap", "stylemap-e")
 )
 @click.option("--preview-steps", default=400, show_default=True, metavar="N", type=click.IntRange(0),
               help="Steps the preview learns alone.")  # fmt: skip
-@click.option("--lr", "learning_rate", default=3e-4, show_default=True, metavar="RATE")
+@click.option("--lr", "learning_rate", default=3e-4, show_default=True, metavar="RATE",
+              help="Of Adam at its highest: it warms up over 50 steps, and falls to a twentieth.")  # fmt: skip
 @click.option(
     "--every", default=100, show_default=True, metavar="N", type=click.IntRange(1), help="Steps between checkpoints."
 )
 # Smaller than elsewhere: each step's seed is a multiple of it.
-@click.option("--seed", default=0, show_default=True, metavar="N", type=click.IntRange(0, 2**32 - 1))
+@click.option("--seed", default=0, show_default=True, metavar="N", type=click.IntRange(0, 2**32 - 1),
+              help="Of everything random.")  # fmt: skip
 def command(
     method: str,
     generator: str,

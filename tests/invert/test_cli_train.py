@@ -15,7 +15,7 @@ from PIL import Image
 from editing.directions import Direction
 from encoders.compact import compact_encoder
 from invert.cli.main import cli
-from invert.cli.train import _identity_loss, _join_processes
+from invert.cli.train import _identity_loss, _join_processes, command
 from pretrained.directions import save_direction
 from pretrained.loading import load_encoder
 
@@ -117,6 +117,17 @@ def test_the_identity_term_is_named_after_its_weights(monkeypatch, tmp_path):
     torch.testing.assert_close(first(a, b), 1 - (network(a) * network(b)).sum(1))
     torch.nn.init.zeros_(network[1].weight)
     assert _identity_loss(tmp_path / "arcface.pth", torch.device("cpu")).name != first.name
+
+
+@pytest.mark.parametrize("option", ["--dtype", "--precision"])
+def test_the_dtype_of_products_has_the_name_that_it_has_elsewhere_too(train, tmp_path, option):
+    result = train("psp", option, "bfloat16")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["precision"] == "bfloat16"
+
+
+def test_every_option_says_what_it_is():
+    assert [option.name for option in command.params if isinstance(option, click.Option) and not option.help] == []
 
 
 def test_processes_wait_as_long_as_the_first_one_draws(monkeypatch):
