@@ -36,18 +36,19 @@ def resampled_means(values: Float[np.ndarray, "columns faces"], seed: int = 0) -
     count = values.shape[1]
     draws = int(np.clip(DRAWN_FACES // max(count, 1), MIN_DRAWS, MAX_DRAWS))
     random = np.random.default_rng(seed)
-    # One matrix for the sums, one for how many there are, one for infinite values (PSNR of equal images).
-    parts = [np.where(np.isfinite(values), values, 0.0), ~np.isnan(values), np.isinf(values)]
-    stacked = np.concatenate(parts).astype(np.float64)
+    finite = np.where(np.isfinite(values), values, 0.0).astype(np.float64)
+    # How many there are, and how many of them are infinite (PSNR of equal images).
+    counted = np.concatenate([~np.isnan(values), np.isinf(values)]).astype(np.float64)
     means = np.full((len(values), draws), np.nan)
     chunk = max(1, _CHUNK_ELEMENTS // max(count, 1))
     for start in range(0, draws if count else 0, chunk):
-        # How often each face is drawn says as much as the list of those drawn, and makes a mean a product of matrices.
+        # How often each face is drawn says as much as the list of those drawn, and makes means a product of matrices.
         part = slice(start, min(start + chunk, draws))
         size = part.stop - start
         places = random.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
         times = np.bincount(places.ravel(), minlength=size * count).reshape(size, count).astype(np.float64)
-        totals, present, infinite = np.split(stacked @ times.T, 3)
+        totals = np.einsum("cf,df->cd", finite, times)  # BLAS has another last digit with another number of threads.
+        present, infinite = np.split(counted @ times.T, 2)  # Of whole numbers it has not.
         with np.errstate(invalid="ignore", divide="ignore"):
             means[:, part] = np.where(infinite > 0, np.inf, totals / present)
     return means

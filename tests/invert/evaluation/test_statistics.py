@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from invert.evaluation.statistics import estimate, interval, resampled_means
 
@@ -20,6 +21,15 @@ def test_draws_are_the_same_for_every_column_and_seed():
     assert (drawn == resampled_means(values, seed=3)).all()
     assert resampled_means(values[1:], seed=3)[0] == pytest.approx(drawn[1])
     assert (drawn != resampled_means(values, seed=4)).any()
+
+
+def test_draws_are_the_same_with_any_number_of_threads():
+    values = np.random.default_rng(0).random((20, 1000))
+    drawn = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            drawn.append(resampled_means(values))
+    assert (drawn[0] == drawn[1]).all()
 
 
 def test_equal_columns_that_are_shifted_differ_by_the_shift_in_every_draw():
