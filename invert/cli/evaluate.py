@@ -231,6 +231,7 @@ def remarks(summary: Summary) -> list[str]:
                 f"{method.label}: {len(method.notes)} of {len(summary.names)} faces lack a figure, the first:"
                 f" {summary.names[place]}: {note} (--retry-failed tries them again)"
             )
+    lines += [f"{name}: no method is marked as the best: {why}" for name, why in summary.unmarked.items()]
     lines += [f"{label}: {count} faces are left; the same command goes on" for label, count in summary.missing.items()]
     return [*lines, *([summary.run.lost] if summary.run.lost else [])]
 

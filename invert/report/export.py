@@ -100,6 +100,7 @@ def as_json(summary: Summary) -> str:
             for m in summary.metrics
         ],
         "unavailable": {shown(key): shown(reason) for key, reason in summary.run.measures.unavailable.items()},
+        "unmarked": summary.unmarked,
         "methods": [_method(method, summary) for method in summary.methods],
         "faces": {
             "files": faces.count,
@@ -148,9 +149,11 @@ def as_latex(summary: Summary) -> str:
         rows.append([latex(f"{metric.name} {metric.arrow}"), *(_latex_cell(m, row, digits) for m in summary.methods)])
     backbones = [f"{metric.name}: {metric.backbone}" for metric in summary.metrics if not metric.backbone.startswith("none")]
     named = f" {latex('; '.join(backbones))}." if backbones else ""
+    reasons = [f"{name}: {why}" for name, why in summary.unmarked.items()]
+    unmarked = f" Not marked: {latex('; '.join(reasons))}." if reasons else ""
     caption = (
         f"Means over {faces} at {RESOLUTION}\\,px with 95\\,\\% bootstrap intervals. Bold: best;"
-        f" $\\dagger$: not told from the best by the paired interval.{named}"
+        f" $\\dagger$: not told from the best by the paired interval.{unmarked}{named}"
     )
     cost = [["seconds an image", *(latex(number(_mean(method), 3)) for method in summary.methods)]]
     cost.append(["peak memory [GiB]", *(latex(memory(method)) for method in summary.methods)])

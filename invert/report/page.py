@@ -114,8 +114,9 @@ def _results(summary: Summary) -> str:
     for key, reason in summary.run.measures.unavailable.items():
         rows.append([_text(key), f'<td class="why" colspan="{len(summary.methods)}">not measured: {_text(reason)}</td>'])
     caption = (
-        "Means over all faces with 95 % bootstrap intervals. ↑ higher is better, ↓ lower is better."
+        "Means over the faces that were measured, with 95 % bootstrap intervals. ↑ higher is better, ↓ lower is better."
         " <b>Bold</b>: best; †: cannot be told from the best (the paired interval of the difference holds 0)."
+        " Two methods are compared on the faces that both have."
     )
     cost = [["seconds an image", *(f"<td>{number(_mean(method), 3)}</td>" for method in summary.methods)]]
     cost.append(["peak memory, GiB", *(f"<td>{memory(method)}</td>" for method in summary.methods)])
@@ -273,6 +274,7 @@ def _remarks(summary: Summary) -> str:
         ("Files with the content of another", [(shown(face.name), shown(first.name)) for face, first in faces.duplicates]),
         ("Metrics that cannot be had here", list(summary.run.measures.unavailable.items())),
         ("Methods that cannot be had here", [(m.label, m.unavailable) for m in summary.methods if m.unavailable]),
+        ("Metrics by which no method is marked as the best", list(summary.unmarked.items())),
         ("Not measured yet, for a worker is gone", [(label, f"{n:,} faces") for label, n in summary.missing.items()]),
     ]
     for method in summary.methods:

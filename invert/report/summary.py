@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ class MethodSummary:
     estimates: list[Estimate] = field(default_factory=list)
     """One a metric."""
     marks: list[str] = field(default_factory=list)
-    """One a metric: ``best``, ``tied`` (its paired interval to the best holds 0) or nothing."""
+    """One a metric: ``best``, ``tied`` (its interval to the best, on the faces that both have, holds 0) or nothing."""
     unavailable: str = ""
     """Why there is nothing."""
     failures: dict[int, str] = field(default_factory=dict)
@@ -75,6 +76,8 @@ class Summary:
     """By heading and name."""
     published: Sequence[PublishedTable] = ()
     """Tables of papers to stand beside."""
+    unmarked: dict[str, str] = field(default_factory=dict)
+    """Why no method is marked as the best, by the metrics' names, where several have figures."""
 
     @property
     def contents(self) -> list[str]:
@@ -103,8 +106,8 @@ def summarise(run: Run, book: Manifest, command: str = "", published: Sequence[P
     collected = [
         _collect(column, label, positions, metrics, book) for column, label in zip(run.columns, labels, strict=True)
     ]
-    compared = _compare(collected, metrics, run.plan.seed)
-    return Summary(run, metrics, compared, names, shown(command), _provenance(run), published)
+    compared, unmarked = _compare(collected, metrics, run.plan.seed)
+    return Summary(run, metrics, compared, names, shown(command), _provenance(run), published, unmarked)
 
 
 def shown(name: str) -> str:
@@ -166,34 +169,63 @@ def _collect(
     )
 
 
-def _compare(methods: list[MethodSummary], metrics: list[Description], seed: int) -> list[MethodSummary]:
-    """Estimate all means, and mark in each row the best and those that cannot be told from it."""
+def _compare(
+    methods: list[MethodSummary], metrics: list[Description], seed: int
+) -> tuple[list[MethodSummary], dict[str, str]]:
+    """Estimate all means, and mark in each row the best and those that cannot be told from it; say why none is marked.
+
+    Methods that failed on some faces are compared on those that both have: hard faces left out would make them better.
+    """
     if not metrics:
-        return methods
-    stacked = np.concatenate([method.values for method in methods])
-    drawn = resampled_means(stacked, seed)
-    estimates = np.array(estimate(stacked, drawn), dtype=object).reshape(len(methods), len(metrics))
-    drawn = drawn.reshape(len(methods), len(metrics), -1)
-    marks = [_marks(metric, list(estimates[:, row]), drawn[:, row]) for row, metric in enumerate(metrics)]
-    return [
-        replace(method, estimates=list(estimates[number]), marks=[row[number] for row in marks])
-        for number, method in enumerate(methods)
-    ]
+        return methods, {}
+    values = np.stack([method.values for method in methods])
+    columns = list(values.reshape(len(methods) * len(metrics), -1))
 
+    def column(method: int, other: int, row: int) -> int:
+        """Find where a method's figures of the faces that another has, too, are drawn from."""
+        missing = np.isnan(values[other, row]) & ~np.isnan(values[method, row])
+        if not missing.any():
+            return method * len(metrics) + row
+        columns.append(np.where(missing, np.nan, values[method, row]))
+        return len(columns) - 1
 
-def _marks(metric: Description, estimates: Sequence[Estimate], drawn: Float64[np.ndarray, "methods draws"]) -> list[str]:
-    marks = [""] * len(estimates)
-    means = {number: e.mean for number, e in enumerate(estimates) if not math.isnan(e.mean)}
-    if len(means) < 2:
-        return marks
-    best = max(means, key=lambda number: means[number] if metric.higher_is_better else -means[number])
-    marks[best] = "best"
-    for other in means.keys() - {best}:
+    marks, unmarked, pairs = np.full((len(methods), len(metrics)), "", dtype=object), {}, []
+    for row, metric in enumerate(metrics):
+        rivals, why = _ranked(metric, values[:, row])
+        if why:
+            unmarked[metric.name] = why
+        for best, other in ((rivals[0], other) for other in rivals[1:]):
+            marks[best, row] = "best"
+            pairs.append((other, row, column(best, other, row), column(other, best, row)))
+    drawn = resampled_means(np.stack(columns), seed)
+    for other, row, ours, theirs in pairs:
         with np.errstate(invalid="ignore"):  # The difference of two infinities.
-            low, high = interval(drawn[other] - drawn[best])
+            low, high = interval(drawn[theirs] - drawn[ours])
         if low <= 0 <= high:
-            marks[other] = "tied"
-    return marks
+            marks[other, row] = "tied"
+    count = marks.size
+    estimates = np.array(estimate(np.stack(columns[:count]), drawn[:count]), dtype=object).reshape(marks.shape)
+    compared = zip(methods, estimates, marks, strict=True)
+    return [replace(method, estimates=list(means), marks=list(own)) for method, means, own in compared], unmarked
+
+
+def _ranked(metric: Description, values: Float64[np.ndarray, "methods faces"]) -> tuple[list[int], str]:
+    """Return the methods with figures, that which none is better than first; or none of them, and why."""
+    there = ~np.isnan(values)
+    rivals = [number for number in range(len(values)) if there[number].any()]
+    wins = dict.fromkeys(rivals, 0)
+    for one, other in combinations(rivals, 2):
+        both = there[one] & there[other]
+        if both.sum() < 2:
+            return [], "methods have fewer than two faces in common"
+        means = (values[one, both].mean(), values[other, both].mean())
+        one_wins, other_wins = (means[0] >= means[1], means[1] >= means[0])
+        wins[one] += one_wins if metric.higher_is_better else other_wins
+        wins[other] += other_wins if metric.higher_is_better else one_wins
+    best = next((number for number in rivals if wins[number] == len(rivals) - 1), None)
+    if best is None:
+        return [], "no method is the best in every pair, each compared on the faces that both have" if rivals else ""
+    return [best, *(number for number in rivals if number != best)], ""
 
 
 def _provenance(run: Run) -> dict[str, dict[str, str]]:

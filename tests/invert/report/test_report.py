@@ -15,10 +15,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from invert.cli.main import cli
+from invert.evaluation.methods import parse_methods
 from invert.evaluation.statistics import Estimate
+from invert.metrics import Description
 from invert.report.chart import Spread, distribution
 from invert.report.export import latex, number
-from invert.report.summary import digits_of, shown
+from invert.report.summary import MethodSummary, _compare, digits_of, shown
 
 HOSTILE = "<script>alert(1)<!--\"'&.png"
 
@@ -95,7 +97,6 @@ def test_a_report_holds_everything_and_asks_nobody(evaluated):
 
 
 def test_a_report_names_the_weights_that_judged():
-    from invert.metrics.base import Description
     from invert.report.summary import weights_of
 
     metrics = [Description("mse", "MSE", False, 0.0, 4.0), Description("id-a", "identity (a)", True, -1.0, 1.0, "A", "ab12")]
@@ -214,6 +215,36 @@ def test_what_no_method_can_do_is_refused_before_any_work(evaluated, arguments, 
     assert result.exit_code == 2
     assert words in " ".join(result.output.split())
     assert not report.parent.exists()
+
+
+def compare(*rows, higher_is_better=False):
+    """Mark methods by their figures of each face; returns the marks, and why there are none."""
+    metric = Description("m", "metric", higher_is_better, 0.0, 1.0)
+    (method,) = parse_methods(["projector"])
+    methods = [MethodSummary(method, str(row), np.array([row], float), np.zeros(0), 0) for row in rows]
+    found, unmarked = _compare(methods, [metric], seed=0)
+    return [method.marks[0] for method in found], unmarked
+
+
+NONE = np.nan
+
+
+def test_methods_are_compared_on_the_faces_that_both_have():
+    assert compare([0.2, 0.2, 0.9, 0.9], [0.1, 0.1, 0.8, 0.8]) == (["", "best"], {})
+    # The mean of the first is lower, since it failed on the hard faces; the second is better on each that both have.
+    assert compare([0.2, 0.2, NONE, NONE], [0.1, 0.1, 0.8, 0.8]) == (["", "best"], {})
+    assert compare([0.2, 0.2, NONE, NONE], [0.1, 0.1, 0.8, 0.8], higher_is_better=True) == (["best", ""], {})
+    assert compare([0.2, 0.1, NONE, NONE], [0.1, 0.2, 0.1, 0.1], [0.5, 0.5, 0.6, NONE]) == (["best", "tied", ""], {})
+    assert compare([np.inf, 30.0, 20.0], [25.0, 30.0, 20.0], higher_is_better=True)[0][0] == "best"
+
+
+def test_methods_with_too_few_faces_in_common_are_not_marked():
+    assert compare([0.2], [0.1]) == (["", ""], {"metric": "methods have fewer than two faces in common"})
+    assert compare([0.2, 0.2, NONE], [NONE, 0.1, 0.8])[0] == ["", ""]
+    assert compare([0.2, 0.2], [NONE, NONE]) == (["", ""], {})
+    circle = ([1.0, 1.0, NONE, NONE, 3.0, 3.0], [2.0, 2.0, 1.0, 1.0, NONE, NONE], [NONE, NONE, 2.0, 2.0, 1.0, 1.0])
+    assert compare(*circle)[0] == ["", "", ""]
+    assert "no method is the best in every pair" in compare(*circle)[1]["metric"]
 
 
 def test_latex_is_escaped():
