@@ -142,8 +142,9 @@ def _finite(value: float) -> float | str | None:
 
 def as_latex(summary: Summary) -> str:
     """Write tables for a paper (package booktabs); metrics are rows, methods columns, costs a table of their own."""
-    faces = "1 face" if len(summary.names) == 1 else f"{len(summary.names):,} faces".replace(",", "{,}")
-    rows = []
+    counts = {method.measured for method in summary.methods if not method.unavailable}
+    faces = _faces(counts.pop()) if len(counts) == 1 else "the faces measured"
+    rows = [["faces", *(_thousands(method.measured) for method in summary.methods)]]
     for row, metric in enumerate(summary.metrics):
         digits = row_digits(summary, row)
         rows.append([latex(f"{metric.name} {metric.arrow}"), *(_latex_cell(m, row, digits) for m in summary.methods)])
@@ -159,6 +160,14 @@ def as_latex(summary: Summary) -> str:
     cost.append(["peak memory [GiB]", *(latex(memory(method)) for method in summary.methods)])
     hardware = latex(", ".join(summary.provenance["Hardware"].values()))
     return _latex_table(summary, rows, caption) + "\n" + _latex_table(summary, cost, f"Cost on {hardware}.")
+
+
+def _faces(count: int) -> str:
+    return "1 face" if count == 1 else f"{_thousands(count)} faces"
+
+
+def _thousands(count: int) -> str:
+    return f"{count:,}".replace(",", "{,}")
 
 
 def latex(text: str) -> str:
@@ -196,6 +205,8 @@ def _latex_cell(method: MethodSummary, row: int, digits: int) -> str:
     estimate, mark = method.estimates[row], method.marks[row]
     mean = latex(number(estimate.mean, digits))
     mean = {"best": rf"\textbf{{{mean}}}", "tied": rf"{mean}$^\dagger$"}.get(mark, mean)
+    if estimate.count != method.measured:
+        mean += rf" {{\scriptsize ({_faces(estimate.count)})}}"
     if math.isnan(estimate.low):
         return mean
     return rf"{mean} {{\scriptsize [{latex(number(estimate.low, digits))}, {latex(number(estimate.high, digits))}]}}"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +225,20 @@ def test_the_faces_whose_edits_are_drawn_are_found_once(run):
     found = run()[0].run
     assert found.strip_faces == sorted(found.faces.files)[:4]
     assert found.strip_faces is found.strip_faces
+
+
+def test_latex_counts_the_faces_that_each_method_has(run, broken_inverter, faces_folder):
+    (faces_folder / "torn.png").write_bytes((faces_folder / "0.png").read_bytes()[:60])
+    summary, _ = run()
+    count = summary.methods[0].measured
+    assert 0 < count < 6
+    assert f"Means over {count} faces at" in as_latex(summary)
+    assert rf"    faces & {count} \\" in as_latex(summary).splitlines()
+    other = replace(summary.methods[0], seconds=np.zeros(1234))
+    text = as_latex(replace(summary, methods=[*summary.methods, other]))
+    assert "Means over the faces measured at" in text
+    assert rf"    faces & {count} & 1{{,}}234 \\" in text.splitlines()
+    assert rf"{{\scriptsize ({count} faces)}}" in text
 
 
 def test_duplicates_count_once_and_are_named(run, faces_folder):
