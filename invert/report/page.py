@@ -13,6 +13,7 @@ from itertools import groupby
 from string import Template
 
 import numpy as np
+from jaxtyping import Float64
 from PIL import Image
 
 from invert.dataset import Reader
@@ -221,11 +222,10 @@ def _faces(summary: Summary, pictures: _Pictures) -> str:
     metric, digits = summary.metrics[row], row_digits(summary, row)
     grids = []
     for method in summary.methods:
-        values = method.values[row]
-        order = np.argsort(values if not metric.higher_is_better else -values, kind="stable")[: np.isfinite(values).sum()]
-        if not len(order):
+        order = _in_order(method.values[row], metric.higher_is_better)
+        if not order:
             continue
-        chosen = _chosen([int(place) for place in order])
+        chosen = _chosen(order)
         cells = [["original", *(f"<td>{pictures.original(place)}</td>" for _, place in chosen)]]
         for other in summary.methods:
             drawn = (pictures.drawn(p, other, note=number(float(other.values[row, p]), digits)) for _, p in chosen)
@@ -234,6 +234,12 @@ def _faces(summary: Summary, pictures: _Pictures) -> str:
         caption = f"By {_text(metric.name)} of {_text(method.label)}; below each picture its own value"
         grids.append(_table(["", *(group for group, _ in chosen)], cells, caption, "pictures"))
     return "".join(grids) or "<p>Nothing was measured.</p>"
+
+
+def _in_order(values: Float64[np.ndarray, " faces"], higher_is_better: bool) -> list[int]:
+    """Return the faces that have a value, which may be infinite (PSNR of equal images), the best first."""
+    order = np.argsort(-values if higher_is_better else values, kind="stable")  # NaN comes last.
+    return [int(place) for place in order[: np.count_nonzero(~np.isnan(values))]]
 
 
 def _chosen(order: list[int]) -> list[tuple[str, int]]:

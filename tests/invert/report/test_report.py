@@ -20,6 +20,7 @@ from invert.evaluation.statistics import Estimate
 from invert.metrics import Description
 from invert.report.chart import Spread, distribution
 from invert.report.export import latex, number
+from invert.report.page import _in_order
 from invert.report.summary import MethodSummary, _compare, digits_of, shown
 
 HOSTILE = "<script>alert(1)<!--\"'&.png"
@@ -245,6 +246,11 @@ def test_methods_with_too_few_faces_in_common_are_not_marked():
     circle = ([1.0, 1.0, NONE, NONE, 3.0, 3.0], [2.0, 2.0, 1.0, 1.0, NONE, NONE], [NONE, NONE, 2.0, 2.0, 1.0, 1.0])
     assert compare(*circle)[0] == ["", "", ""]
     assert "no method is the best in every pair" in compare(*circle)[1]["metric"]
+
+
+def test_faces_without_a_value_have_no_place_and_infinite_ones_the_first():
+    assert _in_order(np.array([np.inf, 30.0, np.nan, 20.0]), higher_is_better=True) == [0, 1, 3]
+    assert _in_order(np.array([0.2, np.nan, 0.1]), higher_is_better=False) == [2, 0]
 
 
 def test_latex_is_escaped():
