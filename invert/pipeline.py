@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ FACES_AT_ONCE = 4
 """Faces in one batch: the projector needs about 1.3 GB for each at 1024 px."""
 MAX_STAGES = 7
 """Edits that are each drawn and shown in the comparison."""
+_NUMBER = re.compile(r"-(0|[1-9][0-9]*)$")
+"""Of a face, behind the stem of its photo."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,10 @@ def process_photo(source: Path, output: Path, tools: Tools, recipe: Recipe, stem
         drawn = torch.cat([found.image for found in inversions])
         figures = reconstruction(drawn, images, tools.perceptual)
         similarity = [identity.identity_similarity(a.cpu(), b.cpu()) for a, b in zip(drawn, images, strict=True)]
-    stem = photo_stem(source) if stem is None else stem
+    names = folder_names(photo_stem(source) if stem is None else stem, len(faces))
     reports = []
     for i, (face, found) in enumerate(zip(faces, inversions, strict=True)):
-        folder = output / (stem if len(faces) == 1 else f"{stem}-{i}")
+        folder = output / names[i]
         report = {
             "photo": str(source),
             "photo_sha256": hashlib.sha256(data).hexdigest(),
@@ -190,15 +193,34 @@ def toolkit_version() -> str:
         return "unknown"
 
 
-def unique_stems(sources: Sequence[Path]) -> list[str]:
-    """Name the results of several photos so that none overwrites another's: ``photo``, ``photo_2``, ..."""
+def folder_names(stem: str, count: int) -> list[str]:
+    """Name the folders of a photo's faces: ``STEM`` of one alone, ``STEM-0``, ``STEM-1``, ... of several."""
+    return [stem] if count == 1 else [f"{stem}-{i}" for i in range(count)]
+
+
+def unique_stems(sources: Sequence[Path], several_faces: bool = False) -> list[str]:
+    """Name the results of several photos so that none overwrites another's: ``photo``, ``photo_2``, ...
+
+    Args:
+        sources: the photos.
+        several_faces: each may have several, so that ``IMG-1`` could be the second one of ``IMG``: see ``folder_names``.
+
+    Returns:
+        A name for each, that no other one has, not even where file systems take ``IMG`` and ``img`` for the same.
+    """
     taken: set[str] = set()
+    numbered: set[str] = set()
+
+    def is_taken(stem: str) -> bool:
+        return stem in taken or (several_faces and (stem in numbered or _NUMBER.sub("", stem) in taken))
+
     stems = []
     for source in sources:
         stem, number = photo_stem(source), 2
-        while stem in taken:
+        while is_taken(stem.casefold()):
             stem, number = f"{photo_stem(source)}_{number}", number + 1
-        taken.add(stem)
+        taken.add(stem.casefold())
+        numbered.add(_NUMBER.sub("", stem.casefold()))
         stems.append(stem)
     return stems
 

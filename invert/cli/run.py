@@ -78,7 +78,8 @@ def command(
     except ToolkitError as error:
         raise click.UsageError(str(error)) from error
     reports, failures = [], []
-    for number, (source, stem) in enumerate(zip(sources, unique_stems(sources), strict=True)):
+    stems = unique_stems(sources, several_faces=recipe.face == "all")
+    for number, (source, stem) in enumerate(zip(sources, stems, strict=True)):
         progress.begin(f"{source.name} ({number + 1}/{len(sources)})", total_steps(recipe))
         try:
             found = process_photo(source, output, tools, recipe, stem)

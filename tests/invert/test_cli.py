@@ -245,6 +245,19 @@ def test_several_faces_get_a_numbered_folder_each(run, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"two-0", "two-1"}
 
 
+def test_a_second_face_does_not_overwrite_the_photo_of_that_name(run, tmp_path):
+    (tmp_path / "photos").mkdir()
+    two_faces(tmp_path).rename(tmp_path / "photos/IMG.png")
+    Image.fromarray(read_photo(demo_photo())).save(tmp_path / "photos/IMG-1.png")
+    assert run(tmp_path / "photos", "--face", "all").exit_code == 0
+    photos = {path.parent.name: json.loads(path.read_text())["photo"] for path in (tmp_path / "out").glob("*/report.json")}
+    assert {name: photo.rpartition("/")[2] for name, photo in photos.items()} == {
+        "IMG-1": "IMG-1.png",
+        "IMG_2-0": "IMG.png",
+        "IMG_2-1": "IMG.png",
+    }
+
+
 def test_standard_input_is_a_photo(run, tmp_path, monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(demo_photo().read_bytes()))
     result = run("-", input=stream.buffer.read())

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from editing.composition import parse_edits
 from invert.inversion import Inversion
 from invert.inverters import load_inverter
-from invert.pipeline import FACES_AT_ONCE, Recipe, Tools, invert_faces, process_photo, unique_stems
+from invert.pipeline import FACES_AT_ONCE, Recipe, Tools, folder_names, invert_faces, process_photo, unique_stems
 from invert.tuning import TunedInverter, Tuner
 from pretrained.directions import load_direction
 
@@ -78,11 +80,24 @@ def unit(style):
     return vector[:, None, None]
 
 
-def test_names_of_results_never_collide():
-    stems = unique_stems([Path(p) for p in ("a/me.jpg", "b/me.png", "me_2.jpg", "c/me.jpg", "-")])
-    assert len(set(stems)) == 5
-    assert stems[0] == "me"
-    assert stems[-1] == "stdin"
+STEMS = st.from_regex(r"[aA](-[01]|-01|_2|_2-1){0,2}", fullmatch=True)
+
+
+@given(st.lists(st.tuples(STEMS, st.integers(1, 3))))
+def test_no_two_faces_share_a_folder(photos):
+    stems = unique_stems([Path(str(number), f"{stem}.jpg") for number, (stem, _) in enumerate(photos)], several_faces=True)
+    faces = [name.lower() for stem, (_, count) in zip(stems, photos, strict=True) for name in folder_names(stem, count)]
+    assert len(set(faces)) == len(faces)
+
+
+@given(st.lists(STEMS, unique_by=str.lower))
+def test_photos_of_different_names_keep_them_where_each_has_one_face(stems):
+    assert unique_stems([Path(f"{stem}.jpg") for stem in stems]) == stems
+
+
+def test_photos_of_one_name_are_numbered():
+    stems = unique_stems([Path(p) for p in ("a/me.jpg", "b/Me.png", "me_2.jpg", "c/me.jpg", "-")])
+    assert stems == ["me", "Me_2", "me_2_2", "me_3", "stdin"]
 
 
 def test_a_new_run_leaves_no_edited_picture_of_the_old_one(tools, tmp_path):
