@@ -10,6 +10,7 @@ import io
 import logging
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ Pixels = TypeVar("Pixels", bound=np.ndarray)  # type: ignore[type-arg]
 
 STDIN = Path("-")
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+HEIC_SUFFIXES = frozenset({".heic", ".heif"})
+"""Of an iPhone's photos, which take a decoder that is not among what is installed."""
 # A 108-megapixel phone photo passes; decoded it takes 324 MB, and the largest photo allowed 384 MB.
 MAX_PHOTO_PIXELS = 128_000_000
 MAX_FILE_BYTES = 512 * 1024**2
@@ -74,6 +77,28 @@ def _photos_in(folder: Path) -> list[Path]:
         return sorted(p for p in folder.iterdir() if _looks_like_photo(p)) if folder.is_dir() else []
     except OSError:
         return []  # read_photo says why.
+
+
+def what_is_left_out(folder: Path) -> str:
+    """Say what ``find_photos`` does not take of a folder: files by suffix, and subfolders; empty where it takes all.
+
+    Hidden files are not counted, and nothing is said of what is no folder or may not be read.
+    """
+    try:
+        seen = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+    except OSError:
+        return ""  # read_photo says why.
+    others = [path for path in seen if not _looks_like_photo(path)]
+    suffixes = Counter(sorted(path.suffix.lower() or "without a suffix" for path in others if not path.is_dir()))
+    told = []
+    if suffixes:
+        count = suffixes.total()
+        kinds = ", ".join(f"{number} {suffix}" for suffix, number in suffixes.most_common())
+        told.append(f"{count} file{'s' * (count > 1)} ({kinds})")
+    if folders := sum(path.is_dir() for path in others):
+        told.append(f"{folders} subfolder{'s' * (folders > 1)}")
+    hint = "; HEIC photos cannot be read here: convert them to JPEG" if suffixes.keys() & HEIC_SUFFIXES else ""
+    return f"{folder}: left out {' and '.join(told)}{hint}" if told else ""
 
 
 def _looks_like_photo(path: Path) -> bool:

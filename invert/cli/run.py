@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invert.cli.options import Progress, choose_device, load_tools, recipe_options, resolve_recipe, total_steps
+from invert.cli.options import Progress, choose_device, load_tools, notify, recipe_options, resolve_recipe, total_steps
 
 if TYPE_CHECKING:
     from invert.recipe import Recipe
@@ -55,7 +55,7 @@ def command(
     from generators.errors import ToolkitError
     from invert.errors import OutputError
     from invert.performance import compile_synthesis, keep_freed_memory
-    from invert.photo import demo_photo, find_photos
+    from invert.photo import demo_photo, find_photos, what_is_left_out
     from invert.pipeline import process_photo, unique_stems
     from pretrained.errors import BrokenFile, DownloadFailed
 
@@ -65,6 +65,8 @@ def command(
     try:
         recipe = resolve_recipe(recipe_file, edits)
         sources = [demo_photo()] if demo else find_photos(photos)
+        for note in filter(None, map(what_is_left_out, dict.fromkeys(photos))):
+            notify(note)
         if dry_run:
             _echo_plan(sources, recipe, output, str(chosen))
             return

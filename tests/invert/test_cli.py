@@ -226,8 +226,10 @@ def test_a_folder_is_every_photo_in_it(run, tmp_path):
     folder.mkdir()
     for name in ("a.png", "b.png"):
         Image.fromarray(read_photo(demo_photo())).save(folder / name)
-    result = run(folder, "--json")
+    (folder / "c.heic").touch()
+    result = run(folder, folder, "--json")
     assert result.exit_code == 0, result.output
+    assert result.stderr.count("left out 1 file (1 .heic); HEIC photos cannot be read here") == 1
     assert [report["photo"] for report in json.loads(result.stdout)] == [str(folder / "a.png"), str(folder / "b.png")]
 
 

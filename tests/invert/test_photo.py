@@ -29,6 +29,7 @@ from invert.photo import (
     read_photo,
     to_tensor,
     to_uint8,
+    what_is_left_out,
     whole_file,
     write_image,
 )
@@ -244,6 +245,20 @@ def test_find_photos_expands_folders_sorted_without_hidden_and_foreign_files(tmp
     assert find_photos([tmp_path / "c.webp", "-", tmp_path]) == [expected[2], STDIN, *expected[:2]]
     assert photo_stem("-") == "stdin"
     assert photo_stem(expected[1]) == "b"
+
+
+def test_what_a_folder_holds_besides_is_counted_by_suffix(tmp_path):
+    for name in ("a.HEIC", "b.heic", "c.mov", "README", ".hidden.heic", "d.png"):
+        (tmp_path / name).touch()
+    for name in ("deeper", "deeper.jpg", ".hidden"):
+        (tmp_path / name).mkdir()
+    assert what_is_left_out(tmp_path).removeprefix(f"{tmp_path}: ") == (
+        "left out 4 files (2 .heic, 1 .mov, 1 without a suffix) and 2 subfolders;"
+        " HEIC photos cannot be read here: convert them to JPEG"
+    )
+    assert what_is_left_out(tmp_path / "deeper") == what_is_left_out(tmp_path / "d.png") == what_is_left_out(STDIN) == ""
+    (tmp_path / "deeper/clip.mp4").touch()
+    assert what_is_left_out(tmp_path / "deeper").endswith("left out 1 file (1 .mp4)")
 
 
 def test_bad_paths_stay_in_the_list_and_are_reported_when_read(tmp_path):
