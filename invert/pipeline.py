@@ -37,7 +37,7 @@ from invert.inversion import Inversion, Inverter
 from invert.latents import save_latent
 from invert.metrics import reconstruction
 from invert.perceptual import Perceptual
-from invert.photo import decode_photo, photo_stem, read_bytes, to_uint8, whole_file, write_image
+from invert.photo import STDIN, decode_photo, photo_stem, read_bytes, to_uint8, whole_file, write_image
 from invert.recipe import Recipe
 from invert.tuning import TunedInverter
 from pretrained.conversion import save_generator
@@ -135,6 +135,7 @@ def process_photo(source: Path, output: Path, tools: Tools, recipe: Recipe, stem
             "photo_sha256": hashlib.sha256(data).hexdigest(),
             "folder": str(folder),
             "face": numbers[i],
+            "faces": len(faces),
             "crop_from_photo": face.crop_from_photo.tolist(),
             "crop_side_px": round(face.side_px, 1),
             "method": recipe.method,
@@ -162,6 +163,56 @@ def process_photo(source: Path, output: Path, tools: Tools, recipe: Recipe, stem
         _write(folder, face, found, stages[i], result, tools, report)
         reports.append(report)
     return reports
+
+
+def earlier_reports(
+    source: Path, output: Path, tools: Tools, recipe: Recipe, stem: str | None = None
+) -> list[dict[str, Any]]:
+    """Find what ``process_photo`` wrote for the same photo by the same recipe before.
+
+    The photo is told by its content; files that the recipe names (an encoder, a mask) by their names alone.
+
+    Args:
+        source: see ``process_photo``, as are all others.
+        output: where to look.
+        tools: loaded networks.
+        recipe: what would be done.
+        stem: name of the results; None takes the photo's.
+
+    Returns:
+        The reports of all its faces; none of them where one is missing, lacks a file, was interrupted or tells of another
+        recipe, and for standard input, which cannot be read twice.
+
+    Raises:
+        PhotoError: the photo cannot be read.
+    """
+    if source == STDIN:
+        return []
+    stem = photo_stem(source) if stem is None else stem
+    sha256 = hashlib.sha256(read_bytes(source)).hexdigest()
+    recipe = followed(recipe, tools.generator)
+
+    def finished(name: str) -> dict[str, Any]:
+        return _finished(output / name, sha256, recipe)
+
+    first = finished(stem) or finished(folder_names(stem, 2)[0])
+    reports = [finished(name) for name in folder_names(stem, first.get("faces", 0))]
+    return reports if all(reports) else []
+
+
+def _finished(folder: Path, photo_sha256: str, recipe: Recipe) -> dict[str, Any]:
+    """Read the report of a complete result of a photo and a recipe; empty where there is none."""
+    try:
+        report = json.loads((folder / "report.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    wanted = {"photo_sha256": photo_sha256, "recipe": json.loads(json.dumps(recipe.as_dict())), "interrupted": False}
+    if not isinstance(report, dict) or any(report.get(key) != value for key, value in wanted.items()):
+        return {}
+    files = {"aligned.png", "inverted.png", "result.jpg", "comparison.png", "latent.safetensors"}
+    files |= {"edited.png"} if recipe.edits_of(report["face"]) else set()
+    files |= {"generator.safetensors"} if recipe.settings.get("tune") else set()
+    return report if all((folder / name).is_file() for name in files) else {}
 
 
 def invert_faces(images: Float[Tensor, "batch 3 h w"], inverter: Inverter) -> list[Inversion]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--compile", "compiled", is_flag=True,
               help="Compile the generator first: a minute or two, for many photos (see doctor --benchmark).")  # fmt: skip
+@click.option("--skip-done", is_flag=True,
+              help="Leave out photos whose results are in DIR already, by the same recipe; go on after a stop.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON on standard output.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and stop.")
 def command(
@@ -36,6 +38,7 @@ def command(
     output: Path,
     device: str,
     compiled: bool,
+    skip_done: bool,
     as_json: bool,
     dry_run: bool,
     **_: Any,  # The entries of a recipe; see resolve_recipe.
@@ -56,7 +59,7 @@ def command(
     from invert.errors import OutputError
     from invert.performance import compile_synthesis, keep_freed_memory
     from invert.photo import demo_photo, find_photos, what_is_left_out
-    from invert.pipeline import process_photo, unique_stems
+    from invert.pipeline import earlier_reports, process_photo, unique_stems
     from pretrained.errors import BrokenFile, DownloadFailed
 
     chosen = choose_device(device)
@@ -79,11 +82,15 @@ def command(
         raise  # No mistake in the command.
     except ToolkitError as error:
         raise click.UsageError(str(error)) from error
-    reports, failures = [], []
+    reports, failures, num_done = [], [], 0
     stems = unique_stems(sources, several_faces=recipe.face == "all")
     for number, (source, stem) in enumerate(zip(sources, stems, strict=True)):
         progress.begin(f"{source.name} ({number + 1}/{len(sources)})", total_steps(recipe))
         try:
+            if skip_done and (done := earlier_reports(source, output, tools, recipe, stem)):
+                reports += done
+                num_done += 1
+                continue
             found = process_photo(source, output, tools, recipe, stem)
         except OutputError:
             raise
@@ -99,6 +106,8 @@ def command(
         if any(report["interrupted"] for report in found):
             click.echo("stopped by the user; the best code so far was kept", err=True)
             break
+    if num_done:
+        notify(f"left out {num_done} of {len(sources)} photos: their results are in {output} already, by the same recipe")
     if as_json:
         click.echo(json.dumps(reports, indent=2))
     if failures:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -258,6 +259,47 @@ def test_a_second_face_does_not_overwrite_the_photo_of_that_name(run, tmp_path):
         "IMG_2-0": "IMG.png",
         "IMG_2-1": "IMG.png",
     }
+
+
+def test_what_is_done_is_left_out_until_photo_recipe_or_files_change(run, tmp_path, wider):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    two_faces(tmp_path).rename(folder / "two.png")
+    Image.fromarray(read_photo(demo_photo())).save(folder / "one.png")
+    edit = ["--edit", f"{wider}=+0.1@rectangle:0,0,0.5,1"]
+
+    def again(*arguments):
+        """Return how many photos are left out."""
+        result = run(folder, "--face", "all", "--skip-done", "--json", *arguments)
+        assert result.exit_code == 0, result.output
+        assert len(json.loads(result.stdout)) == 3, "reports of all faces, also of what was done before"
+        return int((re.search(r"left out (\d) of 2 photos", result.stderr) or [0, 0])[1])
+
+    assert again(*edit) == 0
+    written = (out / "one/report.json").stat().st_mtime_ns
+    assert again(*edit) == 2
+    assert (out / "one/report.json").stat().st_mtime_ns == written
+    (out / "two-1/edited.png").unlink()
+    assert again(*edit) == 1
+    (out / "two-1/report.json").unlink()
+    assert again(*edit) == 1
+    report = json.loads((out / "one/report.json").read_text())
+    (out / "one/report.json").write_text(json.dumps(report | {"interrupted": True}))
+    assert again(*edit) == 1
+    Image.fromarray(read_photo(demo_photo())[1:]).save(folder / "one.png")
+    assert again(*edit) == 1
+    assert again() == 0
+    assert again("--seed", 1) == 0
+    assert again("--seed", 1) == 2
+
+
+def test_a_tuned_face_is_done_with_its_generator(run, tmp_path):
+    for expected in (0, 1, 0):
+        result = run(demo_photo(), "--tune", 1, "--skip-done")
+        assert result.exit_code == 0, result.output
+        assert result.stderr.count("left out 1 of 1 photos") == expected
+        if expected:
+            (tmp_path / "out/astronaut/generator.safetensors").unlink()
 
 
 def test_standard_input_is_a_photo(run, tmp_path, monkeypatch):
