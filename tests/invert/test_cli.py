@@ -432,9 +432,11 @@ def test_auto_keeps_steps_given_by_hand(tiny_generator, monkeypatch):
     assert settle(recipe, tiny_generator).settings == {"seed": 0, "refine": 7, "tune": 4}
 
 
-def test_help_says_what_the_presets_do():
+def test_help_says_what_the_presets_do_and_that_none_is_taken_unasked():
     text = " ".join(CliRunner().invoke(cli, ["run", "--help"]).output.split())
-    assert all(preset.about[:30] in text for preset in PRESETS.values())
+    assert all(preset.about in text for preset in PRESETS.values())
+    assert re.search(r"fast: the encoder; LPIPS 0\.\d+ on \d+ faces, [\d.]+ s a face\.", text)
+    assert "[default: (none; better with --method auto)]" in text
 
 
 @pytest.mark.parametrize("seed", ["-5", "99999999999999999999999"])
