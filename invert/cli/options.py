@@ -179,12 +179,14 @@ def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
     """Put together what the running command is to do: its options where they were typed, else the recipe, else defaults.
 
     For a generator of the catalogue the edits' names are checked here, before anything is fetched; for a file once it is
-    loaded.
+    loaded. What is typed has to mean something to the method; what a recipe says need not.
     """
     from dataclasses import replace
 
     from editing.composition import parse_edits
+    from generators.errors import UnknownName
     from invert.edits import check_name
+    from invert.inverters import method_names
     from invert.recipe import Recipe, read_recipe
     from pretrained.catalog import CATALOG
 
@@ -211,6 +213,9 @@ def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
             recipe = replace(recipe, method=AUTO)
         effort = preset_of(settings["preset"])
         settings |= {name: getattr(effort, name) for name in STEPS if name not in by_hand}
+    if recipe.method not in method_names() and not Path(recipe.method).is_file():
+        raise UnknownName("method", recipe.method, method_names())  # Before anything is fetched.
+    _refuse_unused(recipe.method, {name: settings[name] for name in ("space", *STEPS) if name in by_hand})
     names: tuple[str, ...] = ("seed", "dtype", *(("looks",) if settings["looks"] else ()))
     if recipe.method == AUTO:
         names += ("preset", *(name for name in STEPS if name in by_hand))
@@ -228,6 +233,26 @@ STEPS = ("steps", "refine", "tune")
 """Settings that a preset has values for; those typed by hand go before."""
 
 
+def _refuse_unused(method: str, by_hand: dict[str, Any]) -> None:
+    """Refuse options that a method has no use for: whoever types them expects something of them."""
+    if method == PROJECTOR:
+        if count := by_hand.get("refine"):
+            raise click.UsageError(
+                f"--refine {count} is for the code of an encoder, which the {PROJECTOR} does without: take --steps {count}"
+            )
+        return
+    if "space" in by_hand:
+        raise click.UsageError(
+            f"--space {by_hand['space']} is of the {PROJECTOR}, and the method is {method}:"
+            f" take --method {PROJECTOR}, or leave it out"
+        )
+    if method != AUTO and "steps" in by_hand:
+        raise click.UsageError(
+            f"--steps {by_hand['steps']} are of the {PROJECTOR}, and the method is {method}:"
+            f" take --refine {by_hand['steps']} to polish its code by as many, or --method {PROJECTOR}"
+        )
+
+
 def steps_of(method: str) -> str:
     """Name the setting that says how many steps a method takes."""
     return "steps" if method == PROJECTOR else "refine"
@@ -239,7 +264,10 @@ def total_steps(recipe: Recipe) -> int:
 
 
 def settle(recipe: Recipe, network: Generator) -> Recipe:
-    """Say what ``auto`` means for a generator: the method and its steps, so that the recipe gives the same again."""
+    """Say what ``auto`` means for a generator: the method and its steps, so that the recipe gives the same again.
+
+    Steps for the other kind of method alone are refused; where there are steps for both, each kind has its own.
+    """
     from dataclasses import replace
 
     from invert.inverters import choose_method
@@ -249,6 +277,8 @@ def settle(recipe: Recipe, network: Generator) -> Recipe:
     method, effort = choose_method(network, recipe.settings["preset"], recipe.settings.get("encoder"), notify)
     settings = {key: value for key, value in recipe.settings.items() if key not in ("preset", "encoder", *STEPS)}
     settings |= {"space": "w_plus"} if method == PROJECTOR else {}
+    if steps_of(method) not in recipe.settings:
+        _refuse_unused(method, {key: value for key, value in recipe.settings.items() if key in STEPS})
     by_hand = {key: recipe.settings[key] for key in (steps_of(method), "tune") if key in recipe.settings}
     return replace(recipe, method=method, settings=settings | effort | by_hand)
 
@@ -265,15 +295,13 @@ def load_tools(
     import torch
 
     from generators.base import Identity
-    from generators.errors import LatentMismatch, UnknownName
+    from generators.errors import LatentMismatch
     from invert.edits import load_directions
-    from invert.inverters import load_inverter, method_names
+    from invert.inverters import load_inverter
     from invert.perceptual import load_perceptual
     from invert.pipeline import Tools
     from pretrained.loading import load_generator
 
-    if recipe.method not in method_names() and not Path(recipe.method).is_file():
-        raise UnknownName("method", recipe.method, method_names())  # Before anything is fetched.
     torch.manual_seed(recipe.settings["seed"])
     generator = recipe.generator or DEFAULT_GENERATOR
     notify(f"loading {recipe.method}, {generator} ...")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -333,6 +334,11 @@ def test_refinement_gives_a_history(run, tmp_path):
         (["--face", "biggest"], "expected largest, all or a number"),
         (["--device", "cuda:99"], "--device cuda:99"),
         (["--demo"], "either photos or --demo"),
+        (["--refine", "30"], "the projector does without: take --steps 30"),
+        (["--method", "stylemap", "--steps", "300"], "the method is stylemap: take --refine 300"),
+        (["--method", "stylemap", "--space", "w"], "the method is stylemap: take --method projector"),
+        (["--method", "auto", "--space", "w"], "the method is auto: take --method projector"),
+        (["--method", "auto", "--refine", "30"], "the projector does without: take --steps 30"),
     ],
 )
 def test_a_mistake_in_the_command_is_explained_and_exits_with_2(run, tmp_path, arguments, words, monkeypatch):
@@ -437,6 +443,24 @@ def test_help_says_what_the_presets_do_and_that_none_is_taken_unasked():
     assert all(preset.about in text for preset in PRESETS.values())
     assert re.search(r"fast: the encoder; LPIPS 0\.\d+ on \d+ faces, [\d.]+ s a face\.", text)
     assert "[default: (none; better with --method auto)]" in text
+
+
+def test_steps_that_auto_has_no_use_for_are_refused_unless_both_kinds_have_theirs(tiny_generator, monkeypatch):
+    monkeypatch.setattr("invert.inverters.choose_method", lambda generator, preset: ("stylemap", {"refine": 30}))
+    recipe = Recipe(method="auto", settings={"preset": "better", "steps": 9})
+    with pytest.raises(click.UsageError, match="the method is stylemap: take --refine 9"):
+        settle(recipe, tiny_generator)
+    settings = settle(replace(recipe, settings=recipe.settings | {"refine": 8}), tiny_generator).settings
+    assert settings == {"refine": 8}
+
+
+def test_what_a_recipe_says_need_not_mean_anything_to_the_method(generator_file, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('method = "projector"\nsteps = 9\nspace = "w"\nrefine = 7')
+    assert plan_of(generator_file, tmp_path, "--recipe", str(recipe))["steps"] == 9
+    plan = plan_of(generator_file, tmp_path, "--recipe", str(recipe), "--method", "psp")
+    assert (plan["refine"], plan.keys() & {"steps", "space"}) == (7, set())
+    assert plan_of(generator_file, tmp_path, "--method", "projector", "--refine", "0")["steps"] == 100
 
 
 @pytest.mark.parametrize("seed", ["-5", "99999999999999999999999"])
