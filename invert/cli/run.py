@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from pathlib import Path
@@ -55,6 +56,7 @@ def command(
     """
     if demo == bool(photos):
         raise click.UsageError("give one photo or more, or --demo" if not photos else "give either photos or --demo")
+    _check_some_exist(photos)
     from generators.errors import ToolkitError
     from invert.errors import OutputError
     from invert.performance import compile_synthesis, keep_freed_memory
@@ -117,6 +119,25 @@ def command(
         sys.exit(1)
     if any(report["interrupted"] for report in reports):
         sys.exit(130)
+
+
+def _check_some_exist(photos: tuple[Path, ...]) -> None:
+    """Refuse what cannot be meant, before anything is loaded for it: a mistyped command, or nothing that there is."""
+    from invert.cli.main import VERBS
+
+    missing = [photo for photo in photos if _is_missing(photo)]
+    if missing and missing[0] == photos[0] and not photos[0].suffix:
+        for verb in difflib.get_close_matches(str(photos[0]), VERBS, n=1):
+            raise click.UsageError(f"{photos[0]}: no such file or folder; did you mean the command {verb}?")
+    if missing and len(missing) == len(photos):
+        raise click.UsageError(f"{', '.join(map(str, missing))}: no such file or folder")
+
+
+def _is_missing(photo: Path) -> bool:
+    try:
+        return photo != Path("-") and not photo.exists()
+    except OSError:
+        return False  # Reading it says why.
 
 
 def _check_writable(output: Path) -> None:

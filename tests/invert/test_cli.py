@@ -363,6 +363,31 @@ def test_a_dry_run_writes_nothing(run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evalute", "."], "evalute: no such file or folder; did you mean the command evaluate?"),
+        (["--face", "all", "evalute"], "evalute: no such file or folder; did you mean the command evaluate?"),
+        (["gone.jpg", "evalute"], "gone.jpg, evalute: no such file or folder"),
+        (["run", "evalute.jpg"], "evalute.jpg: no such file or folder"),
+    ],
+)
+def test_what_is_neither_command_nor_photo_is_refused_before_anything_is_loaded(arguments, words):
+    code = (
+        "import sys\nimport invert.cli.main\n"
+        f"sys.argv[1:] = {arguments!r}\ntry: invert.cli.main.main()\nfinally: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "False\n")
+    assert done.stderr.endswith(f"Error: {words}\n")
+
+
+def test_a_folder_of_a_name_like_a_commands_is_a_folder(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trian").mkdir()
+    assert "trian: the folder holds no photos" in run("trian").output
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["train", "--help"], ["--version"]])
 def test_help_answers_without_torch(arguments):
     code = (
