@@ -163,6 +163,21 @@ def _echo_plan(sources: list[Path], recipe: Recipe, output: Path, device: str) -
 
 
 def _echo_report(report: dict[str, Any]) -> None:
+    from invert.identity import SAME_ABOVE
+
     metrics, seconds = report["metrics"], sum(report["seconds"].values())
     figures = f"{metrics['perceptual']['backbone']} {metrics['perceptual']['value']:.3f}, MSE {metrics['mse']['value']:.4f}"
-    click.echo(f"{report['photo']} -> {Path(report['folder']) / 'comparison.png'}  ({figures}, {seconds:.1f} s)", err=True)
+    similarity, note = metrics["identity"]["value"], ""
+    if similarity is not None:
+        figures += f", identity {similarity:.2f}"
+        note = "" if similarity >= SAME_ABOVE else f"; dlib sees another person{_how_to_come_closer(report['settings'])}"
+    click.echo(
+        f"{report['photo']} -> {Path(report['folder']) / 'comparison.png'}  ({figures}, {seconds:.1f} s{note})", err=True
+    )
+
+
+def _how_to_come_closer(settings: dict[str, Any]) -> str:
+    """Name the next preset; nothing where the generator is tuned already."""
+    if settings.get("tune"):
+        return ""
+    return f": try --preset {'best' if settings.get('refine') or settings.get('steps') else 'better'}"

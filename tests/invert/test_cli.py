@@ -64,6 +64,23 @@ def test_the_report_says_what_was_done_and_what_measured_it(run, tmp_path):
     assert set(report["seconds"]) == {"read", "align", "invert", "edit", "paste", "measure"}
 
 
+@pytest.mark.parametrize(
+    ("similarity", "arguments", "words"),
+    [
+        (0.934, [], r", identity 0\.93, [\d.]+ s\)"),
+        (0.854, [], r", identity 0\.85, [\d.]+ s; dlib sees another person: try --preset better\)"),
+        (0.854, ["--refine", 1], r"dlib sees another person: try --preset best\)"),
+        (0.854, ["--refine", 1, "--tune", 1], r"dlib sees another person\)"),
+        (None, [], r"MSE [\d.]+, [\d.]+ s\)"),
+    ],
+)
+def test_it_is_said_whether_dlib_sees_the_same_person_and_what_helps(run, monkeypatch, similarity, arguments, words):
+    monkeypatch.setattr("invert.identity.identity_similarity", lambda *_: similarity)
+    result = run(demo_photo(), *arguments)
+    assert result.exit_code == 0, result.output
+    assert re.search(words, result.stderr)
+
+
 def test_the_latent_can_be_drawn_again(run, tmp_path, tiny_generator):
     run(demo_photo())
     saved = load_latent(tmp_path / "out/astronaut/latent.safetensors", tiny_generator)
