@@ -43,9 +43,19 @@ def command() -> None:
 @click.option("--generator", default=DEFAULT_GENERATOR, show_default=True, metavar="NAME", help="Whose directions.")
 def list_directions(generator: str) -> None:
     """List the directions that ship, and what each does."""
+    from generators.errors import UnknownName
+    from pretrained.catalog import CATALOG
     from pretrained.directions import ALIASES, direction_names, load_direction
 
-    for name in direction_names(generator):
+    names = direction_names(generator)
+    if not names:
+        if generator not in CATALOG and not Path(generator).is_file():
+            raise UnknownName("generator (nor is there such a file)", generator, CATALOG)
+        notify(
+            f"no directions ship for {generator}: learn some with"
+            f" 'stylegan-invert directions train --generator {generator}', or by ganspace or sefa, which need no scorers"
+        )
+    for name in names:
         direction = load_direction(name, generator)
         aliases = ", ".join(alias for alias, target in ALIASES.items() if target == name)
         click.echo(f"{name}{f' ({aliases})' if aliases else ''}  +: {direction.sign}\n    {_evidence(direction)}")

@@ -11,6 +11,8 @@ import click
 from invert.cli.options import notify
 from invert.cli.sources import draw, load_sources, source_options
 
+EASES = ("linear", "smooth", "in", "out")
+"""Of ``editing.interpolation``, which help does not wait for."""
 EASE_HELP = "Speed from one face to the next: linear, smooth (slow at both), in (slow at first), out."
 
 
@@ -18,7 +20,7 @@ EASE_HELP = "Speed from one face to the next: linear, smooth (slow at both), in 
 @click.argument("faces", nargs=-1, required=True, metavar="FACE...")
 @click.option("--frames", default=60, show_default=True, metavar="N", type=click.IntRange(1), help="Of the whole film.")
 @click.option("--fps", default=25.0, show_default=True, metavar="RATE", help="Frames a second; of a GIF at most 50.")
-@click.option("--ease", default="smooth", show_default=True, metavar="NAME", help=EASE_HELP)
+@click.option("--ease", default="smooth", show_default=True, type=click.Choice(EASES), help=EASE_HELP)
 @click.option("--loop", is_flag=True, help="Go back to the first face, so that the film can start anew without a jump.")
 @click.option(
     "--in", "space", type=click.Choice(["w", "z"]), default="w", show_default=True,

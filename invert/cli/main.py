@@ -64,13 +64,13 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; mistakes of the user's become one line, not a traceback."""
-    from generators.errors import ToolkitError
+    from generators.errors import ToolkitError, UnknownName
 
     try:
         cli(standalone_mode=False)
     except ToolkitError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, UnknownName) else 1)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.Abort:

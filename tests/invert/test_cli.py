@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from encoders.compact import compact_encoder
-from invert.cli.main import cli
+from invert.cli.main import cli, main
 from invert.cli.options import settle
 from invert.latents import load_latent
 from invert.photo import demo_photo, read_photo
@@ -364,6 +364,26 @@ def test_a_mistake_in_the_command_is_explained_and_exits_with_2(run, tmp_path, a
     result = CliRunner().invoke(cli, [str(demo_photo()), *defaults, *arguments])
     assert result.exit_code == 2, result.output
     assert words in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["mix", "seed:1", "seed:2", "--generator", "TINY", "--layers", "foo"], 2, "unknown layer 'foo'"),
+        (["interpolate", "seed:1", "seed:2", "--ease", "foo"], 2, "'foo' is not one of 'linear'"),
+        (["models", "fetch", "foo"], 2, "unknown model 'foo'"),
+        (["directions", "list", "--generator", "foo"], 2, "unknown generator (nor is there such a file) 'foo'"),
+        (["mix", "gone.jpg", "seed:2", "--generator", "TINY"], 1, "gone.jpg: no such file"),
+    ],
+)
+def test_a_name_that_is_unknown_is_a_mistake_in_any_command(arguments, code, words, generator_file, monkeypatch, capsys):
+    monkeypatch.setattr("invert.performance.keep_freed_memory", lambda: False)
+    named = [str(generator_file) if argument == "TINY" else argument for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["stylegan-invert", *named])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == code
+    assert words in capsys.readouterr().err
 
 
 def test_an_output_folder_that_cannot_be_made_is_found_before_the_work(run, tmp_path):

@@ -128,3 +128,10 @@ def test_the_list_says_what_a_step_is():
     assert result.exit_code == 0
     for part in ("smile", "pose (yaw, rotation)", "latent units", "held-out accuracy", "-3 to 3"):
         assert part in result.output
+
+
+def test_the_list_says_where_none_ship_and_how_to_learn_some(generator_file):
+    for generator in ("stylegan2-ffhq-1024", str(generator_file)):
+        result = CliRunner().invoke(cli, ["directions", "list", "--generator", generator])
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert f"no directions ship for {generator}: learn some with" in result.stderr

@@ -11,8 +11,10 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from editing.interpolation import EASES
 from editing.mixing import mix
 from generators.latent import as_stylemaps
+from invert.cli import interpolate
 from invert.cli.main import cli
 from invert.latents import load_latent
 from invert.photo import demo_photo, read_photo
@@ -112,7 +114,7 @@ def test_the_same_face_twice_makes_a_still_film(run, tmp_path):
         (("seed:1",), "a.mp4", "between 1 points"),
         (("seed:1-3", "--frames", 2), "a.mp4", "at least one a point"),
         (("seed:1-2", "--frames", 0), "a.mp4", "0 is not in the range"),
-        (("seed:1-2", "--ease", "smoth"), "a.mp4", "did you mean smooth"),
+        (("seed:1-2", "--ease", "smoth"), "a.mp4", "'smoth' is not one of 'linear', 'smooth'"),
         (("seed:1-2",), "a.avi", r"use \.mp4, \.gif"),
         (("seed:1-2", "--fps", 60), "a.gif", "50 in a GIF"),
         (("seed:1-2", "--fps", 0), "a.mp4", "above 0"),
@@ -123,6 +125,10 @@ def test_interpolate_says_what_is_wrong(run, tmp_path, arguments, output, words)
     assert result.exit_code != 0
     assert re.search(words, f"{result.output} {result.exception}")
     assert not (tmp_path / output).exists()
+
+
+def test_help_lists_the_eases_that_there_are():
+    assert tuple(EASES) == interpolate.EASES
 
 
 def test_only_seeds_have_a_way_in_z(run, tmp_path):
