@@ -249,11 +249,11 @@ def folder_names(stem: str, count: int) -> list[str]:
     return [stem] if count == 1 else [f"{stem}-{i}" for i in range(count)]
 
 
-def unique_stems(sources: Sequence[Path], several_faces: bool = False) -> list[str]:
+def unique_stems(wanted: Sequence[str], several_faces: bool = False) -> list[str]:
     """Name the results of several photos so that none overwrites another's: ``photo``, ``photo_2``, ...
 
     Args:
-        sources: the photos.
+        wanted: what each would be called alone, such as ``photo_stem`` says.
         several_faces: each may have several, so that ``IMG-1`` could be the second one of ``IMG``: see ``folder_names``.
 
     Returns:
@@ -266,10 +266,10 @@ def unique_stems(sources: Sequence[Path], several_faces: bool = False) -> list[s
         return stem in taken or (several_faces and (stem in numbered or _NUMBER.sub("", stem) in taken))
 
     stems = []
-    for source in sources:
-        stem, number = photo_stem(source), 2
+    for name in wanted:
+        stem, number = name, 2
         while is_taken(stem.casefold()):
-            stem, number = f"{photo_stem(source)}_{number}", number + 1
+            stem, number = f"{name}_{number}", number + 1
         taken.add(stem.casefold())
         numbered.add(_NUMBER.sub("", stem.casefold()))
         stems.append(stem)

@@ -66,7 +66,7 @@ def command(
     """Change a part of face A: by faces B, C, ... or by an edit. Each is a photo, a latent.safetensors, or seed:42.
 
     With an edit, A may hold many faces (seed:1-8): how much of the change stays in the mask is printed for each. Faces that
-    come from photos are put back into them: result.jpg.
+    come from photos are put back into them: result.jpg, or NAME-result.jpg with an edit.
 
     \b
     stylegan-invert blend anna.jpg ben.jpg --mask hair
@@ -140,12 +140,19 @@ def _edit(
     output: Path, report: dict[str, Any],
 ) -> None:  # fmt: skip
     """Edit a part of each face."""
+    from dataclasses import replace
+
     from generators.errors import ToolkitError
     from invert.blends import edit_face
     from invert.comparison import Panel, comparison
     from invert.edits import as_edit, load_directions
     from invert.photo import to_uint8
+    from invert.pipeline import unique_stems
 
+    # x.jpg and x.png of a folder are both called x, and "seed 1" becomes the file name of seed-1.jpg.
+    sources = [replace(s, name=name) for s, name in zip(sources, unique_stems([s.name for s in sources]), strict=True)]
+    stems = dict(zip(sources, unique_stems([s.name.replace(" ", "-") for s in sources]), strict=True))
+    report |= {"faces": [[s.name for s in sources]]}
     directions = load_directions(wanted, network)
 
     def edit(latent: Latent) -> Latent:
@@ -168,8 +175,7 @@ def _edit(
         shares[source.name] = made.share
         codes.append(made.latent)
         before, after, whole = (to_uint8(picture) for picture in (image, made.image, draw(network, edit(source.latent))))
-        stem = source.name.replace(" ", "-")
-        pictures |= {f"{stem}-before": before, f"{stem}-after": after}
+        pictures |= {f"{stems[source]}-before": before, f"{stems[source]}-after": after}
         panels += [Panel(before, source.name), Panel(whole, label, "everywhere"), Panel(after, spec, _figure(made.share))]
         click.echo(f"{source.name}: {_figure(made.share)}")
     if not shares:
@@ -179,10 +185,10 @@ def _edit(
         mean = sum(values) / len(values)
         click.echo(f"mean {mean:.1%}, least {values[0]:.1%} of the change inside the mask + 5 %, {len(values)} faces")
     only = codes[0] if len(codes) == 1 else None
-    stems = ((source, source.name.replace(" ", "-")) for source in sources if source.name in shares)
     photos = (
         (f"{stem}-result", _into_photo(source, pictures[f"{stem}-after"], pictures[f"{stem}-before"], report["paste"]))
-        for source, stem in stems
+        for source, stem in stems.items()
+        if source.name in shares
     )
     sheet = comparison(panels, columns=3)
     report |= {"inside": shares, "failed": failed}

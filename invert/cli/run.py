@@ -60,7 +60,7 @@ def command(
     from generators.errors import ToolkitError
     from invert.errors import OutputError
     from invert.performance import compile_synthesis, keep_freed_memory
-    from invert.photo import demo_photo, find_photos, what_is_left_out
+    from invert.photo import demo_photo, find_photos, photo_stem, what_is_left_out
     from invert.pipeline import earlier_reports, process_photo, unique_stems
     from pretrained.errors import BrokenFile, DownloadFailed
 
@@ -85,7 +85,7 @@ def command(
     except ToolkitError as error:
         raise click.UsageError(str(error)) from error
     reports, failures, num_done = [], [], 0
-    stems = unique_stems(sources, several_faces=recipe.face == "all")
+    stems = unique_stems([photo_stem(source) for source in sources], several_faces=recipe.face == "all")
     for number, (source, stem) in enumerate(zip(sources, stems, strict=True)):
         progress.begin(f"{source.name} ({number + 1}/{len(sources)})", total_steps(recipe))
         try:

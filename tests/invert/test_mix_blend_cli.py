@@ -225,6 +225,20 @@ def test_every_edited_face_of_a_photo_is_put_back(run, tmp_path, encoder_file, d
     assert not [name for name in names_in(tmp_path / "b") if name.endswith(".jpg")]
 
 
+def test_photos_of_one_name_keep_their_results_apart(run, tmp_path, encoder_file, direction_file):
+    (tmp_path / "photos").mkdir()
+    for name, width in (("x.png", 512), ("x.bmp", 500)):
+        Image.fromarray(read_photo(demo_photo())[:, :width]).save(tmp_path / "photos" / name)
+    where = ["--mask", "rectangle:0.3,0.3,0.7,0.7", "--method", encoder_file]
+    result = run("blend", tmp_path / "photos", "--edit", f"{direction_file}=+1", *where)
+    assert result.exit_code == 0, f"{result.output} {result.exception}"
+    assert [read_photo(tmp_path / f"out/{name}-result.jpg").shape[1] for name in ("x", "x_2")] == [500, 512]
+    assert {f"{name}-{kind}.png" for name in ("x", "x_2") for kind in ("before", "after")} <= names_in(tmp_path / "out")
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["faces"] == [["x", "x_2"]]
+    assert report["inside"].keys() == {"x", "x_2"}
+
+
 def test_what_feathering_adds_is_not_counted_as_inside(run, tmp_path):
     shares = []
     for share in (0, 0.5):

@@ -85,19 +85,18 @@ STEMS = st.from_regex(r"[aA](-[01]|-01|_2|_2-1){0,2}", fullmatch=True)
 
 @given(st.lists(st.tuples(STEMS, st.integers(1, 3))))
 def test_no_two_faces_share_a_folder(photos):
-    stems = unique_stems([Path(str(number), f"{stem}.jpg") for number, (stem, _) in enumerate(photos)], several_faces=True)
+    stems = unique_stems([stem for stem, _ in photos], several_faces=True)
     faces = [name.lower() for stem, (_, count) in zip(stems, photos, strict=True) for name in folder_names(stem, count)]
     assert len(set(faces)) == len(faces)
 
 
 @given(st.lists(STEMS, unique_by=str.lower))
 def test_photos_of_different_names_keep_them_where_each_has_one_face(stems):
-    assert unique_stems([Path(f"{stem}.jpg") for stem in stems]) == stems
+    assert unique_stems(stems) == stems
 
 
 def test_photos_of_one_name_are_numbered():
-    stems = unique_stems([Path(p) for p in ("a/me.jpg", "b/Me.png", "me_2.jpg", "c/me.jpg", "-")])
-    assert stems == ["me", "Me_2", "me_2_2", "me_3", "stdin"]
+    assert unique_stems(["me", "Me", "me_2", "me", "you"]) == ["me", "Me_2", "me_2_2", "me_3", "you"]
 
 
 def test_a_new_run_leaves_no_edited_picture_of_the_old_one(tools, tmp_path):
