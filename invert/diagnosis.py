@@ -17,7 +17,7 @@ from invert.performance import compare_compiled, keep_freed_memory
 
 PACKAGES = (
     *("stylegan-invert", "torch", "triton", "torchvision", "numpy", "opencv-python-headless", "facenet-pytorch"),
-    *("dlib-bin", "gradio", "openvino"),
+    *("dlib-bin", "openvino"),
 )
 
 

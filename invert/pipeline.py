@@ -2,7 +2,7 @@
 
     photo -> detect -> align -> invert -> edit -> synthesis -> paste back -> files
 
-The command line and the web page call ``process_photo`` and add nothing.
+The command line calls ``process_photo`` and adds nothing.
 """
 
 from __future__ import annotations

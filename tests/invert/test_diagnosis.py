@@ -24,6 +24,7 @@ def test_the_doctor_reports_on_everything():
     lines = dict(line.split(": ", 1) for line in result.output.splitlines())
     assert list(lines)[: len(TOPICS)] == TOPICS
     assert torch.__version__.split("+")[0] in lines["versions"]
+    assert "gradio" not in lines["versions"], "there is no web page"
     assert lines["device"] == "cpu"
     assert lines["ops"] == "plain PyTorch (Triton's kernels run on CUDA, not on cpu)"
     assert "--benchmark" in lines["torch.compile"] or "C++ compiler" in lines["torch.compile"]
