@@ -78,6 +78,7 @@ class PairMetric:
         """
         check_images(image, target)
         if self.resolution is not None:
+            check_aspects(self.name, image, target)
             image, target = resize(image, self.resolution), resize(target, self.resolution)
         elif image.shape != target.shape:
             raise MetricError(f"{self.name}: images of {_size(image)} and {_size(target)} px: expected equal sizes")
@@ -153,6 +154,17 @@ def check_images(image: Tensor, target: Tensor) -> None:
         check_image(value, which)
     if image.shape[0] != target.shape[0]:
         raise MetricError(f"{image.shape[0]} images, but {target.shape[0]} targets: expected one target an image")
+
+
+def check_aspects(name: str, image: Tensor, target: Tensor) -> None:
+    """Refuse images that would be squashed differently on their way to one size; a side may be a pixel off, by rounding.
+
+    Raises:
+        MetricError: their aspect ratios differ.
+    """
+    (height, width), (height2, width2) = image.shape[2:], target.shape[2:]
+    if abs(width * height2 - width2 * height) > max(height, width, height2, width2):
+        raise MetricError(f"{name}: images of {_size(image)} and {_size(target)} px: expected equal aspect ratios")
 
 
 def _size(image: Tensor) -> str:

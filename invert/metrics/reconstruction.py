@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from invert.inversion import resize
-from invert.metrics.base import METRIC_RESOLUTION
+from invert.metrics.base import METRIC_RESOLUTION, check_aspects
 from invert.perceptual import Perceptual
 
 
@@ -29,6 +29,11 @@ class Reconstruction:
 def reconstruction(
     image: Float[Tensor, "batch 3 h w"], original: Float[Tensor, "batch 3 h2 w2"], perceptual: Perceptual
 ) -> Reconstruction:
-    """Compare drawn images with their originals, both in [-1, 1], pooled to 256 px."""
+    """Compare drawn images with their originals, both in [-1, 1], pooled to 256 px.
+
+    Raises:
+        MetricError: their aspect ratios differ.
+    """
+    check_aspects("reconstruction", image, original)
     a, b = resize(image, METRIC_RESOLUTION), resize(original, METRIC_RESOLUTION)
     return Reconstruction((a - b).square().mean((1, 2, 3)), perceptual(a, b), perceptual.name)

@@ -12,9 +12,10 @@ from torchvision.transforms.functional import normalize
 
 from generators.errors import UnknownName
 from invert.errors import ImageError, MetricError, MetricUnavailable
-from invert.metrics import PAIR_METRICS, SET_METRICS, load_features, load_pair_metric, load_set_metric
+from invert.metrics import PAIR_METRICS, SET_METRICS, load_features, load_pair_metric, load_set_metric, reconstruction
 from invert.metrics.base import check_image
 from invert.metrics.features import FEATURE_NETWORKS, FeatureNetwork
+from invert.perceptual import Perceptual
 from pretrained.backbones import Backbone
 from pretrained.errors import DownloadFailed
 from pretrained.lpips import SHARED_FILE
@@ -124,6 +125,21 @@ def test_inception_gets_levels_of_0_to_255(monkeypatch):
     assert network(torch.tensor([-1.0, 0.0, 1.0])[None, :, None, None])[0].tolist() == [0, 128, 255]
     assert seen[0].dtype == torch.uint8
     assert network.width == 2048
+
+
+@pytest.mark.parametrize(("size", "other"), [((128, 256), (256, 256)), ((128, 256), (256, 128)), ((300, 256), (256, 256))])
+def test_images_of_other_aspect_ratios_are_not_squashed_and_compared(size, other):
+    image, target = torch.zeros(1, 3, *size), torch.zeros(1, 3, *other)
+    words = f"images of {size[1]}x{size[0]} and {other[1]}x{other[0]} px: expected equal aspect ratios"
+    with pytest.raises(MetricError, match=f"MSE: {words}"):
+        load_pair_metric("mse").per_image(image, target)
+    with pytest.raises(MetricError, match=f"reconstruction: {words}"):
+        reconstruction(image, target, Perceptual("none", lambda a, b: torch.zeros(1)))
+
+
+@pytest.mark.parametrize(("size", "other"), [((512, 512), (256, 257)), ((667, 1000), (333, 500)), ((64, 96), (256, 384))])
+def test_images_of_one_aspect_ratio_are_compared_whatever_their_sizes(size, other):
+    assert load_pair_metric("mse").per_image(torch.zeros(1, 3, *size), torch.zeros(1, 3, *other)) == 0
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
