@@ -38,9 +38,12 @@ class Inverter(Protocol):
 
 
 def resize(image: Float[Tensor, "batch 3 h w"], resolution: int) -> Float[Tensor, "batch 3 r r"]:
-    """Bring square images to the side that networks and metrics expect: area mean when shrinking, bicubic when growing."""
+    """Bring square images to the side that networks and metrics expect: area mean when shrinking, bicubic when growing.
+
+    Others are squashed, and shrink if their longer side does.
+    """
     if image.shape[-1] == resolution == image.shape[-2]:
         return image
-    if image.shape[-1] > resolution:
+    if max(image.shape[-2:]) > resolution:
         return F.interpolate(image, (resolution, resolution), mode="area")
     return F.interpolate(image, (resolution, resolution), mode="bicubic", align_corners=False).clamp(-1, 1)

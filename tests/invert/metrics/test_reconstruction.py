@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from invert.inversion import resize
 from invert.metrics import reconstruction
@@ -29,3 +30,10 @@ def test_resizing_keeps_the_mean_and_the_range():
     image = torch.rand(1, 3, 64, 64) * 2 - 1
     assert torch.allclose(resize(image, 16).mean(), image.mean(), atol=1e-6)
     assert resize(image, 200).abs().max() <= 1
+
+
+def test_resizing_looks_at_the_longer_side():
+    image = torch.rand(1, 3, 64, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for turned in (image, image.mT):
+        # The mean of four pixels along the longer side; bicubic interpolation would skip pixels.
+        assert torch.allclose(resize(turned, 16), F.adaptive_avg_pool2d(turned, 16), atol=1e-6)
