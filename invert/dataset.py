@@ -190,8 +190,8 @@ def read_faces(
     return torch.from_numpy(np.stack(images)), [face.stem for face in faces]
 
 
-def decode_face(data: bytes, name: str, resolution: int, min_px: int = 1) -> UInt8[np.ndarray, "3 resolution resolution"]:
-    """Decode an aligned face and resize it (Lanczos).
+def decode_face(data: bytes, name: str, resolution: int | None, min_px: int = 1) -> UInt8[np.ndarray, "3 height width"]:
+    """Decode an aligned face and resize it (Lanczos); None leaves it as large as it is.
 
     Raises:
         PhotoError: not a readable image, not a square, or one of fewer than ``min_px`` pixels a side.
@@ -205,7 +205,7 @@ def decode_face(data: bytes, name: str, resolution: int, min_px: int = 1) -> UIn
             f"{name}: {width} x {height} px are too few for a face, at least {min_px} px a side are needed;"
             " use a larger version of the picture"
         )
-    if (width, height) != (resolution, resolution):
+    if resolution is not None and (width, height) != (resolution, resolution):
         photo = np.asarray(Image.fromarray(photo).resize((resolution, resolution), Image.Resampling.LANCZOS))
     return np.ascontiguousarray(photo.transpose(2, 0, 1))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -24,6 +24,7 @@ from invert.metrics.features import FEATURE_NETWORKS, load_features
 from invert.metrics.path_length import SAMPLINGS, SPACES, PerceptualPathLength
 from invert.metrics.separability import check_count, describe, linear_separability
 from invert.perceptual import Perceptual
+from invert.photo import check_finite
 from pretrained.lpips import BACKBONES
 
 _PATHS = {
@@ -109,7 +110,7 @@ def measure_generator(
         generator: on the device to measure on.
         metrics: of ``QUALITY_METRICS``.
         settings: samples, networks and seed.
-        photos: batches of real pictures in [-1, 1]; FID, KID, precision and recall need them.
+        photos: batches of real pictures in [-1, 1], as large as they are; FID, KID, precision and recall need them.
         on_progress: told how far it is.
 
     Raises:
@@ -174,14 +175,12 @@ def _against_photos(
     measured = [load_set_metric(key, network) for key in keys]
     reasons = _too_few(measured, settings.num_samples)
     counts = {}
-    samples = (
-        resize(generator(z, settings.truncation_psi), METRIC_RESOLUTION) for z in _codes(generator, settings, "samples")
-    )
+    samples = (generator(z, settings.truncation_psi) for z in _codes(generator, settings, "samples"))
     # Photos first: where they are too few, no sample need be drawn.
     for what, is_real, pictures in (("photos", True, photos), ("samples", False, samples)):
         waiting = [metric for metric in measured if metric not in reasons]
         counts[is_real] = 0
-        for features in map(network, pictures if waiting else ()):
+        for features in map(network, map(as_seen, pictures if waiting else ())):
             for metric in waiting:
                 metric.update(features, is_real)
             counts[is_real] += len(features)
@@ -194,14 +193,29 @@ def _against_photos(
             values = {} if metric in reasons else metric.compute()
         except FAILURES as error:
             reasons[metric] = str(error)
+        descriptions = [replace(given, name=f"{given.name} at {METRIC_RESOLUTION} px") for given in metric.descriptions]
         if metric in reasons:
-            figures += [Figure(description, None, reasons[metric]) for description in metric.descriptions]
+            figures += [Figure(description, None, reasons[metric]) for description in descriptions]
             continue
-        for description in metric.descriptions:
+        for description in descriptions:
             spread = values.get(f"{description.key}_std")
             spread_note = "" if spread is None else f", SD over subsets {spread:.2g}"
             figures.append(_checked(description, values[description.key], note + spread_note))
     return figures
+
+
+def as_seen(image: Float[Tensor, "batch 3 h w"]) -> Image:
+    """Bring pictures to what sets are compared by: levels of 8 bits, as files have, then the area mean at 256 px.
+
+    Samples and photos alike: networks see the difference of two ways to resize, and sets would differ by it.
+
+    Raises:
+        ImageError: some values are NaN or infinite.
+
+    Reference: Parmar et al. 2022, arXiv:2104.11222.
+    """
+    levels = check_finite(image.float()).add(1).mul(127.5).clamp(0, 255).round()
+    return resize(levels.div(127.5).sub(1), METRIC_RESOLUTION)
 
 
 def _too_few(metrics: Sequence[SetMetric], count: int) -> dict[SetMetric, str]:

@@ -58,7 +58,8 @@ def command(
 ) -> None:
     """Measure a generator: FID, KID, precision and recall, path lengths, separability, equivariance.
 
-    Each figure names its backbone; one that cannot be measured here says why, and the rest goes on.
+    Each figure names its backbone; one that cannot be measured here says why, and the rest goes on. fid, kid and pr compare
+    photos and samples at 256 px, papers in full size: compare such figures with each other only.
 
     \b
     stylegan-invert quality --data photos/ --samples 5000
@@ -101,7 +102,7 @@ def command(
 
 
 def _photos(faces: list[FaceFile], batch: int, device: torch.device) -> Iterator[torch.Tensor]:
-    """Give batches of faces in [-1, 1]; what cannot be read is told and left out."""
+    """Give batches of faces in [-1, 1], as large as they are; what cannot be read is told and left out."""
     import torch
 
     from generators.errors import ToolkitError
@@ -109,16 +110,21 @@ def _photos(faces: list[FaceFile], batch: int, device: torch.device) -> Iterator
     from invert.evaluation.faces import kind_of, read_face
     from invert.training import from_uint8
 
-    kind, waiting = kind_of(faces), []
+    kind = kind_of(faces)
+    waiting: list[torch.Tensor] = []
     with Reader() as reader:
-        for number, face in enumerate(faces, start=1):
+        for face in faces:
             try:
-                waiting.append(from_uint8(read_face(reader, face, kind)[None]))
+                image = from_uint8(read_face(reader, face, kind, resolution=None)[None])
             except ToolkitError as error:
                 notify(f"left out: {error}")
-            if waiting and (len(waiting) == batch or number == len(faces)):
+                continue
+            if waiting and (len(waiting) == batch or waiting[0].shape != image.shape):
                 yield torch.cat(waiting).to(device)
                 waiting = []
+            waiting.append(image)
+    if waiting:
+        yield torch.cat(waiting).to(device)
 
 
 def _as_json(figure: Figure) -> dict[str, Any]:

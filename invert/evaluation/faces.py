@@ -21,6 +21,8 @@ from invert.photo import decode_photo, to_uint8
 
 RESOLUTION = 256
 """Side at which papers measure, and encoders see."""
+FFHQ_PX = 1024
+"""Side of FFHQ's faces."""
 REMEMBER_EVERY = 512
 """Files whose hashes are kept in one go: what is lost to a kill is read again in a second."""
 SAMPLED = 5
@@ -106,7 +108,9 @@ def _hash(faces: Sequence[FaceFile]) -> list[tuple[str, str]]:
     return hashes
 
 
-def read_face(reader: Reader, face: FaceFile, kind: Kind, content: str | None = None) -> UInt8[np.ndarray, "3 256 256"]:
+def read_face(
+    reader: Reader, face: FaceFile, kind: Kind, content: str | None = None, resolution: int | None = RESOLUTION
+) -> UInt8[np.ndarray, "3 height width"]:
     """Read one aligned face, or cut the largest one out of a photo.
 
     Args:
@@ -114,6 +118,7 @@ def read_face(reader: Reader, face: FaceFile, kind: Kind, content: str | None = 
         face: where it lies.
         kind: what its picture is.
         content: SHA-256 that its file had when it was listed; None takes whatever is there now.
+        resolution: side of the result; None leaves aligned faces as large as they are, and cuts others out as FFHQ's were.
 
     Raises:
         PhotoError: it cannot be read, is not aligned or too small, or its file is another than was listed.
@@ -123,10 +128,10 @@ def read_face(reader: Reader, face: FaceFile, kind: Kind, content: str | None = 
     if content is not None and hashlib.sha256(data).hexdigest() != content:
         raise PhotoError(f"{face.name}: changed since it was listed; the same command measures what is there now")
     if kind == "aligned":
-        return decode_face(data, face.name, RESOLUTION, MIN_FACE_PX)
+        return decode_face(data, face.name, resolution, MIN_FACE_PX)
     photo = decode_photo(data, face.name)
     try:
-        image = align(photo, detect(photo, advice="")[0], RESOLUTION).image
+        image = align(photo, detect(photo, advice="")[0], resolution or FFHQ_PX).image
     except NoFaceFound as error:
         raise NoFaceFound(f"{face.name}: {error}") from error
     return np.ascontiguousarray(to_uint8(image).transpose(2, 0, 1))

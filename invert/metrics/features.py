@@ -46,7 +46,8 @@ def load_features(key: str = "inception", device: str | torch.device = "cpu") ->
     """Load a feature network.
 
     Args:
-        key: ``inception``, whose figures are those of papers, or ``squeezenet``, which is small and good for trends only.
+        key: ``inception``, whose figures are those of papers if images come in full size, as theirs do (it brings them to
+            299 px itself), or ``squeezenet``, which is small, sees 256 px and is good for trends only.
         device: where it works.
 
     Raises:

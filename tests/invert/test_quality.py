@@ -14,11 +14,13 @@ from PIL import Image
 from generators.errors import UnknownName
 from generators.stylegan2 import StyleGAN2
 from generators.stylegan3 import StyleGAN3
-from invert.cli.quality import _as_json, command
+from invert.cli.quality import _as_json, _photos, command
+from invert.dataset import find_faces
 from invert.errors import MetricUnavailable
 from invert.metrics.base import Description, PairMetric
 from invert.metrics.features import FeatureNetwork
-from invert.quality import QUALITY_METRICS, Figure, Settings, measure_generator, table
+from invert.photo import to_uint8
+from invert.quality import QUALITY_METRICS, Figure, Settings, as_seen, measure_generator, table
 
 
 @pytest.fixture
@@ -164,13 +166,28 @@ def test_the_command_prints_a_table_and_json(tiny_generator, networks, tmp_path,
     args = ["--data", str(tmp_path), "--metrics", "kid,eq-t", "--samples", "50", "--device", "cpu"]
     result = CliRunner().invoke(command, args)
     assert result.exit_code == 0, result.exception
-    assert "| KID (toy) ↓ |" in result.stdout
+    assert "| KID (toy) at 256 px ↓ |" in result.stdout
     assert "50 samples, 50 photos" in result.stdout
     assert "broken.png: the file is empty" in result.output
     rows = json.loads(CliRunner().invoke(command, [*args, "--json"]).stdout)
     assert [row["key"] for row in rows] == ["kid-toy", "eq-t"]
     assert rows[0]["backbone"] == "corner pixels"
     assert rows[1]["value"] is None
+
+
+def test_photos_and_samples_of_the_same_pictures_are_seen_alike(tiny_generator, networks, tmp_path, monkeypatch):
+    random = torch.Generator().manual_seed(0)
+    portraits = {side: torch.rand(2, 3, side, side, generator=random).mul(2.2).sub(1.1) for side in (64, 200, 320, 512)}
+    for side, images in portraits.items():
+        for i, photo in enumerate(to_uint8(images)):
+            Image.fromarray(photo).save(tmp_path / f"{side}-{i}.png")
+    faces = sorted(find_faces([tmp_path]), key=lambda face: int(face.stem.replace("-", "")))
+    monkeypatch.setattr("invert.evaluation.faces.kind_of", lambda faces: "aligned")
+    photos = [as_seen(batch) for batch in _photos(faces, 3, torch.device("cpu"))]
+    assert [len(batch) for batch in photos] == [2, 2, 2, 2]
+    for photo, sample in zip(photos, map(as_seen, portraits.values()), strict=True):
+        assert photo.shape[2:] == (256, 256)
+        assert torch.equal(photo, sample)
 
 
 def test_a_command_that_measures_nothing_fails_and_says_why(tiny_generator, monkeypatch):
