@@ -29,13 +29,13 @@ from editing.directions import Direction
 from generators.base import Generator
 from generators.latent import Latent, select, space_of
 from invert import identity
-from invert.comparison import Panel, comparison
 from invert.edits import as_edit
 from invert.errors import NoFaceFound, OutputError
 from invert.faces import AlignedFace, align, already_aligned, detect, paste_back
 from invert.inversion import Inversion, Inverter
 from invert.latents import save_latent
 from invert.metrics import reconstruction
+from invert.panels import Panel, comparison
 from invert.perceptual import Perceptual
 from invert.photo import STDIN, decode_photo, photo_stem, read_bytes, to_uint8, whole_file, write_image
 from invert.recipe import Recipe

@@ -112,7 +112,7 @@ def _blend(
 ) -> None:  # fmt: skip
     """Lay faces over the first one."""
     from invert.blends import blend_faces
-    from invert.comparison import Panel, comparison
+    from invert.panels import Panel, comparison
     from invert.photo import to_uint8
 
     if any(len(group) != 1 for group in groups):
@@ -144,8 +144,8 @@ def _edit(
 
     from generators.errors import ToolkitError
     from invert.blends import edit_face
-    from invert.comparison import Panel, comparison
     from invert.edits import as_edit, load_directions
+    from invert.panels import Panel, comparison
     from invert.photo import to_uint8
     from invert.pipeline import unique_stems
 

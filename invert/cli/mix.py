@@ -33,7 +33,7 @@ def command(a: str, b: str, layers: str, as_grid: bool, output: Path, **how: Any
 
     from editing.layers import parse_layers
     from editing.mixing import mix
-    from invert.comparison import Panel, comparison
+    from invert.panels import Panel, comparison
     from invert.photo import to_uint8
     from invert.sheets import grid
 

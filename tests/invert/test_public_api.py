@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 
@@ -11,6 +13,18 @@ import invert
 def test_every_public_name_is_found():
     for name in invert.__all__:
         assert getattr(invert, name) is not None
+
+
+def test_a_public_name_is_always_the_same_object():
+    for name, home in invert._HOME.items():
+        first = getattr(invert, name)
+        assert first is getattr(importlib.import_module(home), name)
+        assert first is getattr(invert, name)
+
+
+def test_no_public_name_is_a_modules_too():
+    modules = {module.name for module in pkgutil.iter_modules(invert.__path__)}
+    assert not modules & set(invert.__all__), "importing the module would take the name's place"
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from invert.comparison import GAP_PX, MARGIN_PX, PANEL_PX, Panel, comparison
+from invert.panels import GAP_PX, MARGIN_PX, PANEL_PX, Panel, comparison
 
 
 def colour(value):
