@@ -25,7 +25,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from editing.composition import EditSpec
-from editing.directions import Direction
 from generators.base import Generator
 from generators.latent import Latent, select, space_of
 from invert import identity
@@ -36,9 +35,9 @@ from invert.inversion import Inversion, Inverter
 from invert.latents import save_latent
 from invert.metrics import reconstruction
 from invert.panels import Panel, comparison
-from invert.perceptual import Perceptual
 from invert.photo import STDIN, decode_photo, photo_stem, read_bytes, to_uint8, whole_file, write_image
 from invert.recipe import Recipe
+from invert.tools import Tools
 from invert.tuning import TunedInverter
 from pretrained.conversion import save_generator
 
@@ -48,17 +47,6 @@ MAX_STAGES = 7
 """Edits that are each drawn and shown in the comparison."""
 _NUMBER = re.compile(r"-(0|[1-9][0-9]*)$")
 """Of a face, behind the stem of its photo."""
-
-
-@dataclass(frozen=True)
-class Tools:
-    """The loaded networks that every photo is worked on with."""
-
-    generator: Generator
-    inverter: Inverter
-    perceptual: Perceptual
-    directions: dict[str, Direction] = field(default_factory=dict)
-    """By the names that the edits use."""
 
 
 class Stage(NamedTuple):
@@ -85,13 +73,15 @@ class Timer:
             self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - began
 
 
-def process_photo(source: Path, output: Path, tools: Tools, recipe: Recipe, stem: str | None = None) -> list[dict[str, Any]]:
+def process_photo(
+    source: Path | str, output: Path | str, tools: Tools, recipe: Recipe, stem: str | None = None
+) -> list[dict[str, Any]]:
     """Invert and edit the faces of one photo, and write the results.
 
     Args:
         source: a file, or ``-`` for standard input.
         output: the folder that gets ``STEM/`` (one face) or ``STEM-0/``, ``STEM-1/``, ... (several, the largest first).
-        tools: loaded networks.
+        tools: loaded networks; ``load_tools`` gives them, and the recipe that goes with them.
         recipe: what to do.
         stem: name of the results; None takes the photo's.
 
@@ -129,7 +119,7 @@ def process_photo(source: Path, output: Path, tools: Tools, recipe: Recipe, stem
     names = folder_names(photo_stem(source) if stem is None else stem, len(faces))
     reports = []
     for i, (face, found) in enumerate(zip(faces, inversions, strict=True)):
-        folder = output / names[i]
+        folder = Path(output) / names[i]
         report = {
             "photo": str(source),
             "photo_sha256": hashlib.sha256(data).hexdigest(),

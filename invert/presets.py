@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from generators.errors import UnknownName
+from invert.errors import RecipeError
 
 AUTO = "auto"
 PROJECTOR = "projector"
@@ -44,6 +46,8 @@ PRESETS = {
 }
 """Effort by name."""
 DEFAULT_PRESET = "better"
+STEPS = ("steps", "refine", "tune")
+"""Settings of a method that a preset has values for; those given by hand go before."""
 
 
 def preset_of(name: str) -> Preset:
@@ -55,3 +59,32 @@ def preset_of(name: str) -> Preset:
     if name not in PRESETS:
         raise UnknownName("preset", name, PRESETS)
     return PRESETS[name]
+
+
+def steps_of(method: str) -> str:
+    """Name the setting that says how many steps a method takes."""
+    return "steps" if method == PROJECTOR else "refine"
+
+
+def refuse_unused(method: str, by_hand: dict[str, Any]) -> None:
+    """Refuse settings that a method has no use for: whoever gives them expects something of them.
+
+    Raises:
+        RecipeError: there is one; the message says what to take for it.
+    """
+    if method == PROJECTOR:
+        if count := by_hand.get("refine"):
+            raise RecipeError(
+                f"--refine {count} is for the code of an encoder, which the {PROJECTOR} does without: take --steps {count}"
+            )
+        return
+    if "space" in by_hand:
+        raise RecipeError(
+            f"--space {by_hand['space']} is of the {PROJECTOR}, and the method is {method}:"
+            f" take --method {PROJECTOR}, or leave it out"
+        )
+    if method != AUTO and "steps" in by_hand:
+        raise RecipeError(
+            f"--steps {by_hand['steps']} are of the {PROJECTOR}, and the method is {method}:"
+            f" take --refine {by_hand['steps']} to polish its code by as many, or --method {PROJECTOR}"
+        )

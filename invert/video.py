@@ -37,9 +37,10 @@ from invert.inversion import resize
 from invert.inverters import EncoderInverter
 from invert.landmarks import Face, find_faces, find_predictor, with_68_landmarks
 from invert.photo import MAX_PHOTO_PIXELS, NOTE_KEY, whole_file
-from invert.pipeline import Tools, followed
+from invert.pipeline import followed
 from invert.projector import LEARNING_RATES, LOSS_RESOLUTION, Projector
 from invert.recipe import Recipe
+from invert.tools import Tools
 
 log = logging.getLogger(__name__)
 
@@ -327,7 +328,7 @@ def edit_video(
     Args:
         source: a video.
         output: ``.mp4``, ``.gif``, or a new folder for PNGs; see ``write_video``.
-        tools: loaded networks.
+        tools: loaded networks; ``load_tools`` gives them, and the recipe that goes with them.
         recipe: what to do; its ``face`` is ``largest`` or a number.
         smoothing: of crops and codes.
         later_steps: projector steps of every frame after a shot's first, which takes those of the method; None: a tenth.

@@ -70,6 +70,14 @@ def test_only_public_names_are_imported_in_its_example(readme):
     assert set(names) <= set(invert.__all__)
 
 
+def test_every_name_of_the_changelogs_api_is_public(readme):
+    import invert
+
+    listed = re.findall(r"\*API:\*(.*?)(?=\*\w+:\*|\n\n|\Z)", readme, re.DOTALL)
+    names = {name for part in listed for name in re.findall(r"`(\w+)`", part)}
+    assert {"read_photo"} <= names <= set(invert.__all__)
+
+
 @pytest.mark.weights
 @pytest.mark.shared
 def test_its_example_runs(readme, default_generator, shared_folder, monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invert.presets import AUTO, DEFAULT_PRESET, MAX_LOOKS, PRESETS, PROJECTOR, preset_of
+from invert.presets import AUTO, DEFAULT_PRESET, MAX_LOOKS, PRESETS, PROJECTOR, STEPS, preset_of, refuse_unused, steps_of
 from pretrained.catalog import DEFAULT_GENERATOR
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     import torch
 
-    from generators.base import Generator
-    from invert.pipeline import Tools
     from invert.recipe import Recipe
 
 
@@ -215,7 +213,7 @@ def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
         settings |= {name: getattr(effort, name) for name in STEPS if name not in by_hand}
     if recipe.method not in method_names() and not Path(recipe.method).is_file():
         raise UnknownName("method", recipe.method, method_names())  # Before anything is fetched.
-    _refuse_unused(recipe.method, {name: settings[name] for name in ("space", *STEPS) if name in by_hand})
+    refuse_unused(recipe.method, {name: settings[name] for name in ("space", *STEPS) if name in by_hand})
     names: tuple[str, ...] = ("seed", "dtype", *(("looks",) if settings["looks"] else ()))
     if recipe.method == AUTO:
         names += ("preset", *(name for name in STEPS if name in by_hand))
@@ -229,99 +227,9 @@ def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
     return replace(recipe, generator=generator, settings={name: settings[name] for name in names}, edits=specs)
 
 
-STEPS = ("steps", "refine", "tune")
-"""Settings that a preset has values for; those typed by hand go before."""
-
-
-def _refuse_unused(method: str, by_hand: dict[str, Any]) -> None:
-    """Refuse options that a method has no use for: whoever types them expects something of them."""
-    if method == PROJECTOR:
-        if count := by_hand.get("refine"):
-            raise click.UsageError(
-                f"--refine {count} is for the code of an encoder, which the {PROJECTOR} does without: take --steps {count}"
-            )
-        return
-    if "space" in by_hand:
-        raise click.UsageError(
-            f"--space {by_hand['space']} is of the {PROJECTOR}, and the method is {method}:"
-            f" take --method {PROJECTOR}, or leave it out"
-        )
-    if method != AUTO and "steps" in by_hand:
-        raise click.UsageError(
-            f"--steps {by_hand['steps']} are of the {PROJECTOR}, and the method is {method}:"
-            f" take --refine {by_hand['steps']} to polish its code by as many, or --method {PROJECTOR}"
-        )
-
-
-def steps_of(method: str) -> str:
-    """Name the setting that says how many steps a method takes."""
-    return "steps" if method == PROJECTOR else "refine"
-
-
 def total_steps(recipe: Recipe) -> int:
     """Return how many optimiser steps a face takes."""
     return int(recipe.settings.get(steps_of(recipe.method), 0)) + int(recipe.settings.get("tune", 0))
-
-
-def settle(recipe: Recipe, network: Generator) -> Recipe:
-    """Say what ``auto`` means for a generator: the method and its steps, so that the recipe gives the same again.
-
-    Steps for the other kind of method alone are refused; where there are steps for both, each kind has its own.
-    """
-    from dataclasses import replace
-
-    from invert.inverters import choose_method
-
-    if recipe.method != AUTO:
-        return recipe
-    method, effort = choose_method(network, recipe.settings["preset"], recipe.settings.get("encoder"), notify)
-    settings = {key: value for key, value in recipe.settings.items() if key not in ("preset", "encoder", *STEPS)}
-    settings |= {"space": "w_plus"} if method == PROJECTOR else {}
-    if steps_of(method) not in recipe.settings:
-        _refuse_unused(method, {key: value for key, value in recipe.settings.items() if key in STEPS})
-    by_hand = {key: recipe.settings[key] for key in (steps_of(method), "tune") if key in recipe.settings}
-    return replace(recipe, method=method, settings=settings | effort | by_hand)
-
-
-def load_tools(
-    recipe: Recipe, device: Any, on_step: Callable[[int, dict[str, float]], None] | None = None
-) -> tuple[Tools, Recipe]:
-    """Load every network that a recipe needs; return the recipe with them, whose method is settled.
-
-    Raises:
-        UnknownName: no such method, generator or direction.
-        LatentMismatch: they do not belong together, or the recipe was made with another generator of this name.
-    """
-    import torch
-
-    from generators.base import Identity
-    from generators.errors import LatentMismatch
-    from invert.edits import load_directions
-    from invert.inverters import load_inverter
-    from invert.perceptual import load_perceptual
-    from invert.pipeline import Tools
-    from pretrained.loading import load_generator
-
-    torch.manual_seed(recipe.settings["seed"])
-    generator = recipe.generator or DEFAULT_GENERATOR
-    notify(f"loading {recipe.method}, {generator} ...")
-    network = load_generator(generator, device, notify).compute_in(getattr(torch, recipe.settings["dtype"]))
-    made_with = Identity(generator, recipe.generator_sha256)
-    if recipe.generator_sha256 and not made_with.fits(network.identity):
-        raise LatentMismatch(
-            f"the recipe was made with the generator {made_with}, this is {network.identity}: its result would be another;"
-            f" give --generator {generator} to use it all the same"
-        )
-    directions = load_directions(recipe.edits, network)
-    perceptual = load_perceptual(device, notify)
-    recipe = settle(recipe, network)
-    options = {
-        key: value
-        for key, value in recipe.settings.items()
-        if key in ("looks", "space", "steps", "refine", "tune", "encoder")
-    }
-    inverter = load_inverter(recipe.method, network, perceptual=perceptual, on_step=on_step, **options)
-    return Tools(network, inverter, perceptual, directions), recipe
 
 
 class Progress:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invert.cli.options import Progress, choose_device, load_tools, notify, recipe_options, resolve_recipe, total_steps
+from invert.cli.options import Progress, choose_device, notify, recipe_options, resolve_recipe, total_steps
 
 if TYPE_CHECKING:
     from invert.recipe import Recipe
@@ -62,6 +62,7 @@ def command(
     from invert.performance import compile_synthesis, keep_freed_memory
     from invert.photo import demo_photo, find_photos, photo_stem, what_is_left_out
     from invert.pipeline import earlier_reports, process_photo, unique_stems
+    from invert.tools import load_tools
     from pretrained.errors import BrokenFile, DownloadFailed
 
     chosen = choose_device(device)
@@ -77,7 +78,8 @@ def command(
             return
         _check_writable(output)
         progress = Progress()
-        tools, recipe = load_tools(recipe, chosen, progress.on_step)
+        notify(f"loading {recipe.method}, {recipe.generator} ...")
+        tools, recipe = load_tools(recipe, chosen, progress.on_step, notify)
         if compiled:
             compile_synthesis(tools.generator)
     except (BrokenFile, DownloadFailed):

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from invert.cli.options import choose_device, load_tools, recipe_options, resolve_recipe
+from invert.cli.options import choose_device, notify, recipe_options, resolve_recipe
 
 
 @click.command(name="video", context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,6 +49,7 @@ def command(
 
     from generators.errors import ToolkitError
     from invert.performance import keep_freed_memory
+    from invert.tools import load_tools
     from invert.video import NO_SMOOTHING, Smoothing, edit_video, open_clip
     from pretrained.errors import BrokenFile, DownloadFailed
 
@@ -58,7 +59,8 @@ def command(
     open_clip(clip)  # Fail before the networks are loaded.
     try:
         recipe = resolve_recipe(recipe_file, edits)
-        tools, recipe = load_tools(recipe, chosen)
+        notify(f"loading {recipe.method}, {recipe.generator} ...")
+        tools, recipe = load_tools(recipe, chosen, notify=notify)
         if recipe.settings.get("tune"):
             raise click.UsageError(
                 "frames share one generator, which is not tuned: leave out --tune, or take --preset better"

@@ -28,8 +28,8 @@ from invert.inverters import load_inverter
 from invert.perceptual import load_perceptual
 from invert.performance import keep_freed_memory
 from invert.photo import demo_photo, read_photo
-from invert.pipeline import Tools
 from invert.recipe import Recipe
+from invert.tools import Tools
 from invert.video import NO_SMOOTHING, Smoothing, edit_video, read_frames
 from pretrained.loading import load_generator
 

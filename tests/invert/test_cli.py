@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import click
 import numpy as np
 import pytest
 import torch
@@ -16,18 +15,16 @@ from PIL import Image
 
 from encoders.compact import compact_encoder
 from invert.cli.main import cli, main
-from invert.cli.options import settle
 from invert.latents import load_latent
 from invert.photo import demo_photo, read_photo
 from invert.presets import PRESETS
-from invert.recipe import Recipe
 from pretrained.loading import save_encoder
 
 
 @pytest.fixture
 def run(generator_file, encoder_file, cheap_distance, monkeypatch, tmp_path):
     """Run the command line on the tiny networks; results go to ``tmp_path / "out"``."""
-    monkeypatch.setattr("invert.perceptual.load_perceptual", lambda *_: cheap_distance)
+    monkeypatch.setattr("invert.tools.load_perceptual", lambda *_: cheap_distance)
     # The process of the tests is not the command's own.
     monkeypatch.setattr("invert.performance.keep_freed_memory", lambda: False)
     defaults = ["--generator", str(generator_file), "-o", str(tmp_path / "out"), "--device", "cpu"]
@@ -359,7 +356,7 @@ def test_refinement_gives_a_history(run, tmp_path):
     ],
 )
 def test_a_mistake_in_the_command_is_explained_and_exits_with_2(run, tmp_path, arguments, words, monkeypatch):
-    monkeypatch.setattr("invert.perceptual.load_perceptual", lambda *_: None)
+    monkeypatch.setattr("invert.tools.load_perceptual", lambda *_: None)
     defaults = ["--generator", str(tmp_path / "tiny.safetensors"), "--method", "projector", "-o", str(tmp_path / "out")]
     result = CliRunner().invoke(cli, [str(demo_photo()), *defaults, *arguments])
     assert result.exit_code == 2, result.output
@@ -494,26 +491,11 @@ def test_steps_given_by_hand_go_before_a_presets(generator_file, tmp_path):
     assert plan_of(generator_file, tmp_path, "--preset", "fast", "--refine", "7")["refine"] == 7
 
 
-def test_auto_keeps_steps_given_by_hand(tiny_generator, monkeypatch):
-    monkeypatch.setattr("invert.inverters.choose_method", lambda *_: ("stylemap", {"refine": 30, "tune": 4}))
-    recipe = Recipe(method="auto", settings={"preset": "better", "refine": 7, "steps": 9, "seed": 0})
-    assert settle(recipe, tiny_generator).settings == {"seed": 0, "refine": 7, "tune": 4}
-
-
 def test_help_says_what_the_presets_do_and_that_none_is_taken_unasked():
     text = " ".join(CliRunner().invoke(cli, ["run", "--help"]).output.split())
     assert all(preset.about in text for preset in PRESETS.values())
     assert re.search(r"fast: the encoder; LPIPS 0\.\d+ on \d+ faces, [\d.]+ s a face\.", text)
     assert "[default: (none; better with --method auto)]" in text
-
-
-def test_steps_that_auto_has_no_use_for_are_refused_unless_both_kinds_have_theirs(tiny_generator, monkeypatch):
-    monkeypatch.setattr("invert.inverters.choose_method", lambda generator, preset: ("stylemap", {"refine": 30}))
-    recipe = Recipe(method="auto", settings={"preset": "better", "steps": 9})
-    with pytest.raises(click.UsageError, match="the method is stylemap: take --refine 9"):
-        settle(recipe, tiny_generator)
-    settings = settle(replace(recipe, settings=recipe.settings | {"refine": 8}), tiny_generator).settings
-    assert settings == {"refine": 8}
 
 
 def test_what_a_recipe_says_need_not_mean_anything_to_the_method(generator_file, tmp_path):

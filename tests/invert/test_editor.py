@@ -12,8 +12,9 @@ from invert.editor import Editor, edit
 from invert.errors import NoFaceFound
 from invert.latents import save_latent
 from invert.photo import write_image
-from invert.pipeline import Tools, process_photo
+from invert.pipeline import process_photo
 from invert.recipe import parse_recipe
+from invert.tools import Tools
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from editing.composition import parse_edits
 from invert.inversion import Inversion
 from invert.inverters import load_inverter
-from invert.pipeline import FACES_AT_ONCE, Recipe, Tools, folder_names, invert_faces, process_photo, unique_stems
+from invert.pipeline import FACES_AT_ONCE, Recipe, folder_names, invert_faces, process_photo, unique_stems
+from invert.tools import Tools
 from invert.tuning import TunedInverter, Tuner
 from pretrained.directions import load_direction
 

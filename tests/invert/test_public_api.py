@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import builtins
 import importlib
+import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 
@@ -25,6 +28,15 @@ def test_a_public_name_is_always_the_same_object():
 def test_no_public_name_is_a_modules_too():
     modules = {module.name for module in pkgutil.iter_modules(invert.__path__)}
     assert not modules & set(invert.__all__), "importing the module would take the name's place"
+
+
+def test_the_errors_that_public_docstrings_name_are_public():
+    for name in invert.__all__:
+        found = getattr(invert, name)
+        for member in (found, *(vars(found).values() if inspect.isclass(found) else ())):
+            raises = (inspect.getdoc(member) or "").partition("Raises:\n")[2].split("\n\n")[0]
+            errors = set(re.findall(r"^    (\w+):", raises, re.MULTILINE)) - set(dir(builtins))
+            assert errors <= set(invert.__all__), f"{name}: {errors - set(invert.__all__)}"
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -20,8 +20,9 @@ from invert.cli.main import cli
 from invert.errors import NoFaceFound, OutputError, VideoError
 from invert.faces import crop_corners, detect
 from invert.inverters import load_inverter
-from invert.pipeline import Tools, followed
+from invert.pipeline import followed
 from invert.recipe import Recipe, read_recipe
+from invert.tools import Tools
 from invert.video import NO_SMOOTHING, Smoothing, Track, edit_video, follow, open_clip, read_frames
 
 WIDER = EditSpec("wider", 4.0)
@@ -292,7 +293,7 @@ def test_colours_survive_reading_and_writing(tmp_path):
 
 @pytest.fixture
 def run(clip, generator_file, encoder_file, cheap_distance, monkeypatch):
-    monkeypatch.setattr("invert.perceptual.load_perceptual", lambda *_: cheap_distance)
+    monkeypatch.setattr("invert.tools.load_perceptual", lambda *_: cheap_distance)
     monkeypatch.setattr("invert.performance.keep_freed_memory", lambda: False)
     networks = ["--generator", str(generator_file), "--method", str(encoder_file), "--device", "cpu"]
 
