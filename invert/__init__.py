@@ -80,6 +80,7 @@ _HOME = {
     "read_recipe": "invert.recipe",
     "reconstruction": "invert.metrics",
     "save_latent": "invert.latents",
+    "to_tensor": "invert.photo",
     "to_uint8": "invert.photo",
     "train_directions": "invert.directions",
     "write_image": "invert.photo",

@@ -18,7 +18,7 @@ class OutputError(ToolkitError):
 
 
 class ImageError(ToolkitError):
-    """An image that no pixels can show, since it holds NaN or infinite values."""
+    """An image of another shape or range than expected, or one that no pixels can show: with NaN or infinite values."""
 
 
 class PredictorError(ToolkitError):

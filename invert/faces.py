@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from generators.errors import UnknownName
-from invert.errors import NoFaceFound
+from invert.errors import ImageError, NoFaceFound
 from invert.landmarks import Face, find_faces, find_predictor, with_68_landmarks
 from invert.photo import check_finite, to_tensor
 
@@ -310,10 +310,13 @@ def paste_back(
 
     Raises:
         ValueError: ``photo`` is not of the size that was aligned, or ``feather`` out of range.
-        ImageError: the drawn face holds NaN or infinite values.
+        ImageError: the drawn face holds NaN or infinite values, or is a batch.
     """
     if not 0 < feather <= _MASK_REACH:
         raise ValueError(f"feather={feather}: expected a share of half the crop in (0, {_MASK_REACH}]")
+    for image in (edited, *([] if inverted is None else [inverted])):
+        if image.ndim != 3 or len(image) != 3:
+            raise ImageError(f"a face of shape {tuple(image.shape)}: expected (3, h, w): image[0] is the first of a batch")
     size = edited.shape[-1]
     if isinstance(crop_from_photo, AlignedFace):
         if crop_from_photo.photo_size != photo.shape[:2]:

@@ -20,7 +20,7 @@ from encoders.restyle import restyle
 from generators.base import Generator, Identity
 from generators.errors import LatentMismatch, ToolkitError, UnknownName
 from generators.latent import Latent
-from invert.inversion import Inversion, Inverter, resize
+from invert.inversion import Inversion, Inverter, check_faces, resize
 from invert.perceptual import Perceptual, load_perceptual
 from invert.presets import AUTO, DEFAULT_PRESET, MAX_LOOKS, PROJECTOR, preset_of
 from invert.projector import Projector
@@ -54,7 +54,12 @@ class EncoderInverter:
     """At each face; None: as many as the encoder's own (``encoders.feedback``, ``encoders.restyle``)."""
 
     def __call__(self, image: Float[Tensor, "batch 3 height width"]) -> Inversion:
-        """Invert aligned faces in [-1, 1] of any size."""
+        """Invert aligned faces in [-1, 1] of any size.
+
+        Raises:
+            ImageError: see ``check_faces``.
+        """
+        check_faces(image)
         latent, drawn = self._look(image, self.looks or self.encoder.looks)
         if self.refiner is not None and self.refiner.steps:
             return self.refiner(image, start=latent)

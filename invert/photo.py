@@ -343,8 +343,15 @@ def write_image(path: Path | str, photo: UInt8[np.ndarray, "height width 3"], no
 
     Raises:
         OutputError: the suffix is none of these, or the place cannot be written.
+        ImageError: it is no photo, but an image for networks or a batch.
     """
     path = Path(path)
+    if not isinstance(photo, np.ndarray) or photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+        got = f"{photo.dtype} {tuple(photo.shape)}" if hasattr(photo, "shape") else type(photo).__name__
+        raise ImageError(
+            f"{path}: expected uint8 (height, width, 3), got {got}: to_uint8(image) converts an image (3, height, width)"
+            " in [-1, 1], image[0] of a batch"
+        )
     if path.suffix.lower() not in _WRITERS:
         raise OutputError(f"{path}: cannot write an image of this kind; use {', '.join(sorted(_WRITERS))}")
     kind, options = _WRITERS[path.suffix.lower()]

@@ -23,7 +23,7 @@ from torch import Tensor
 from generators.base import Generator
 from generators.errors import LatentMismatch, UnknownName
 from generators.latent import Latent, batch_size, check_latent
-from invert.inversion import Inversion, resize
+from invert.inversion import Inversion, check_faces, resize
 from invert.padam import Padam
 from invert.perceptual import Perceptual
 
@@ -81,7 +81,9 @@ class Projector:
         Raises:
             LatentMismatch: the start does not fit the images or the generator.
             UnknownName: there is no such space.
+            ImageError: see ``check_faces``.
         """
+        check_faces(image)
         target = resize(image, LOSS_RESOLUTION)
         variables, build = self._variables(image.shape[0], start)
         shares = [self._share(layer) if len(variables) > 1 else 1.0 for layer in range(len(variables))]

@@ -144,3 +144,13 @@ def _no_network(monkeypatch):
     for scheme in ("http", "https", "all"):
         monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "localhost,127.0.0.1,::1")
+
+
+@pytest.fixture
+def no_shape_checks():
+    """Let a test meet what a user meets, who runs without the shape checks of the test suite."""
+    import jaxtyping
+
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

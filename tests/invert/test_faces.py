@@ -15,7 +15,7 @@ from skimage import data
 
 from generators.errors import UnknownName
 from invert import faces
-from invert.errors import NoFaceFound
+from invert.errors import ImageError, NoFaceFound
 from invert.faces import AlignedFace, align, already_aligned, crop_corners, detect, paste_back
 from invert.landmarks import Face, find_faces, find_predictor, with_68_landmarks
 from invert.photo import find_photos, read_photo, to_tensor, to_uint8
@@ -430,6 +430,14 @@ def test_paste_back_refuses_another_photo_and_an_impossible_feather():
     for feather in (0.0, 1.5):
         with pytest.raises(ValueError, match="feather"):
             paste_back(astronaut(), aligned.image, aligned, feather=feather)
+
+
+@pytest.mark.usefixtures("no_shape_checks")
+def test_paste_back_refuses_a_batch_and_says_what_to_give():
+    face = already_aligned(astronaut(), 64)
+    for batch in ({"edited": face.image[None]}, {"edited": face.image, "inverted": face.image[None]}):
+        with pytest.raises(ImageError, match=r"shape \(1, 3, 64, 64\): expected \(3, h, w\): image\[0\]"):
+            paste_back(astronaut(), crop_from_photo=face, **batch)
 
 
 def test_a_bare_matrix_does_what_the_aligned_face_does():

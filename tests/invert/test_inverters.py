@@ -14,6 +14,7 @@ from generators.base import Identity
 from generators.errors import LatentMismatch, ToolkitError, UnknownName
 from generators.latent import space_of
 from generators.stylegan2 import StyleGAN2
+from invert.errors import ImageError
 from invert.inversion import resize
 from invert.inverters import best_method, choose_method, encoder_beside, invert, load_inverter, method_names
 from invert.presets import PRESETS
@@ -43,6 +44,29 @@ def test_refinement_starts_from_the_encoders_code(tiny_generator, encoder_file, 
     assert space_of(inversion.latent) == "stylemap"
     assert len(inversion.history) == 4
     assert (plain.latent[0] - inversion.latent[0]).abs().max() < 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda image: (image + 1) * 127.5, r"values from .* to 25.*: expected \[-1, 1\]: to_tensor\(photo\) converts"),
+        (lambda image: (image + 1).mul(127.5).to(torch.uint8), "to 25.: expected"),
+        (lambda image: image * torch.nan, "from nan to nan"),
+        (lambda image: image[0], r"\(3, 300, 300\): expected a batch \(n, 3, h, w\): face.image\[None\]"),
+        (lambda image: image.movedim(1, -1), r"\(1, 300, 300, 3\): expected a batch \(n, 3, h, w\)"),
+    ],
+)
+@pytest.mark.parametrize("method", ["encoder", "projector"])
+@pytest.mark.usefixtures("no_shape_checks")
+def test_what_is_no_batch_in_range_is_refused(tiny_generator, encoder_file, image, cheap_distance, method, change, words):
+    name = str(encoder_file) if method == "encoder" else method
+    with pytest.raises(ImageError, match=words):
+        invert(change(image), tiny_generator, name, steps=1, perceptual=cheap_distance)
+
+
+def test_a_drawn_face_with_highlights_beyond_the_range_is_inverted(tiny_generator, encoder_file, image):
+    image[:, :, :20, :20] = 2.9
+    assert invert(image, tiny_generator, str(encoder_file)).image.shape == (1, 3, 256, 256)
 
 
 def test_the_projector_is_a_method(tiny_generator, image, cheap_distance):

@@ -333,6 +333,23 @@ def test_write_image_refuses_an_unknown_suffix(tmp_path):
         write_image(tmp_path / "x.heic", PIXELS)
 
 
+@pytest.mark.parametrize(
+    ("photo", "got"),
+    [
+        (torch.zeros(3, 8, 8), r"torch\.float32 \(3, 8, 8\)"),
+        (np.zeros((8, 8, 3)), r"float64 \(8, 8, 3\)"),
+        (np.zeros((1, 8, 8, 3), np.uint8), r"uint8 \(1, 8, 8, 3\)"),
+        (np.zeros((8, 8), np.uint8), r"uint8 \(8, 8\)"),
+        (Image.new("RGB", (8, 8)), "Image"),
+    ],
+)
+@pytest.mark.usefixtures("no_shape_checks")
+def test_write_image_refuses_what_is_no_photo_and_says_how_to_make_one(tmp_path, photo, got):
+    with pytest.raises(ImageError, match=rf"o\.png: expected uint8 \(height, width, 3\), got {got}: to_uint8\(image\)"):
+        write_image(str(tmp_path / "o.png"), photo)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_failed_write_keeps_the_old_file_and_no_part(tmp_path, error):
     path = tmp_path / "x.json"
