@@ -111,7 +111,7 @@ class Editor:
             LatentMismatch: it is no single code, or belongs to another generator.
             BrokenFile: the file holds no latent.
         """
-        code = load_latent(Path(latent), self.generator).latent if isinstance(latent, Path | str) else latent
+        code = load_latent(latent, self.generator).latent if isinstance(latent, Path | str) else latent
         maps = check_latent(code, self.generator.num_ws, self.generator.w_dim)
         if batch_size(maps) != 1:
             raise ToolkitError(f"the latent holds {batch_size(maps)} codes, expected one: select(latent, 0) takes the first")

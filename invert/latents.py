@@ -34,8 +34,19 @@ class SavedLatent:
         return None if matrix is None else np.asarray(matrix, dtype=np.float64).reshape(3, 3)
 
 
-def save_latent(path: Path, latent: Latent, generator: Identity, **card: Any) -> None:
-    """Write a latent, whole or not at all; further entries of the card must be JSON."""
+def save_latent(path: Path | str, latent: Latent, generator: Generator | Identity, **card: Any) -> None:
+    """Write a latent, whole or not at all; ``load_latent`` reads it.
+
+    Args:
+        path: a ``.safetensors``.
+        latent: a w_plus or a stylemap, of any batch.
+        generator: that it belongs to.
+        **card: kept beside it; JSON values.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    identity = generator.identity if isinstance(generator, Generator) else generator
     if space_of(latent) == "w_plus":
         tensors = {"w_plus": torch.stack([style[:, :, 0, 0] for style in as_stylemaps(latent)], 1)}
     else:
@@ -43,14 +54,14 @@ def save_latent(path: Path, latent: Latent, generator: Identity, **card: Any) ->
     entries = {
         "kind": "latent",
         "space": space_of(latent),
-        "generator": generator.name,
-        "generator_sha256": generator.sha256,
+        "generator": identity.name,
+        "generator_sha256": identity.sha256,
     }
     with whole_file(path) as temporary:
         safetensors.save(temporary, {name: value.detach().cpu() for name, value in tensors.items()}, entries | card)
 
 
-def load_latent(path: Path, generator: Generator | None = None) -> SavedLatent:
+def load_latent(path: Path | str, generator: Generator | None = None) -> SavedLatent:
     """Read a latent.
 
     Args:
@@ -61,7 +72,7 @@ def load_latent(path: Path, generator: Generator | None = None) -> SavedLatent:
         BrokenFile: not such a file, or one with numbers that are not finite.
         LatentMismatch: the latent belongs to another generator; the message names both.
     """
-    tensors, card = safetensors.load(path)
+    tensors, card = safetensors.load(Path(path))
     maps = [tensors[name] for name in sorted(tensors) if name.startswith("layer_")]
     latent: Latent | None = tensors.get("w_plus") if "w_plus" in tensors else tuple(maps) or None
     if card.get("kind") != "latent" or latent is None:

@@ -24,6 +24,12 @@ def test_a_w_plus_comes_back_as_it_was(tmp_path, tiny_generator):
     assert np.array_equal(saved.crop_from_photo, np.eye(3))
 
 
+def test_paths_may_be_texts_and_the_generator_stands_for_its_identity(tmp_path, tiny_generator):
+    path, latent = str(tmp_path / "latent.safetensors"), torch.zeros(1, tiny_generator.num_ws, tiny_generator.w_dim)
+    save_latent(path, latent, tiny_generator)
+    assert load_latent(path, tiny_generator).generator == tiny_generator.identity
+
+
 @settings(max_examples=10, deadline=None)
 @given(sizes=st.lists(st.integers(1, 5), min_size=12, max_size=12))
 def test_a_stylemap_comes_back_in_the_order_of_its_layers(tmp_path_factory, sizes):
