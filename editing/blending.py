@@ -20,6 +20,7 @@ from torch import Tensor
 
 from editing.directions import Edit, Strength
 from editing.errors import EditError
+from editing.layers import parse_layers
 from editing.masks import AnyMask, check_mask, dilate, resize_mask
 from editing.matching import AnyLatent, like_sources, match_latents
 from generators.base import Generator
@@ -38,13 +39,13 @@ FEATURES_AT = 64
 
 
 def map_sizes(
-    generator: Generator, layers: Collection[int] | None = None, lowest: int = 0, largest: int = MAX_MAP
+    generator: Generator, layers: Collection[int] | str | None = None, lowest: int = 0, largest: int = MAX_MAP
 ) -> tuple[int, ...]:
     """Return the side of the style map that each layer is blended at; 0 for a layer that stays as it is.
 
     Args:
         generator: whose layers.
-        layers: that may change; None for all.
+        layers: that may change: numbers, or text that ``parse_layers`` reads; None for all.
         lowest: resolution from which on they may; ``LOCAL_FROM`` keeps edits where the mask is. The first layer of a
             resolution starts from features of half of it, and so belongs to what is below.
         largest: side of the largest maps; finer layers get these enlarged, for memory's sake.
@@ -52,6 +53,7 @@ def map_sizes(
     Raises:
         LatentMismatch: the generator takes no stylemaps.
         EditError: no layer is left.
+        UnknownName: the text names no layers.
     """
     resolutions = generator.style_resolutions
     if not resolutions:
@@ -59,11 +61,12 @@ def map_sizes(
             "this generator cannot be edited in places: a StyleGAN3's features move under the pixels, so that no pixel of a"
             " map belongs to a place; use a StyleGAN2, or StyleGAN1"
         )
-    chosen = range(len(resolutions)) if layers is None else layers
+    if layers is None or isinstance(layers, str):
+        layers = parse_layers("all" if layers is None else layers, len(resolutions))
     starts = (resolutions[0], *resolutions)
-    sizes = [min(r, largest) if i in chosen and starts[i] >= lowest else 0 for i, r in enumerate(resolutions)]
+    sizes = [min(r, largest) if i in layers and starts[i] >= lowest else 0 for i, r in enumerate(resolutions)]
     if not any(sizes):
-        raise EditError(f"layers {sorted(chosen)}: none of them works at {lowest} px or more, so that nothing would change")
+        raise EditError(f"layers {sorted(layers)}: none of them works at {lowest} px or more, so that nothing would change")
     return tuple(sizes)
 
 

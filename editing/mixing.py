@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from editing.errors import EditError
+from editing.layers import parse_layers
 from editing.matching import AnyLatent, like_sources, match_latents
 from generators.latent import Latent, batch_size, select
 
 
-def mix(a: AnyLatent, b: AnyLatent, layers: Collection[int]) -> Latent:
+def mix(a: AnyLatent, b: AnyLatent, layers: Collection[int] | str) -> Latent:
     """Take the styles of some layers from ``b`` and the rest from ``a``.
 
     Args:
         a: a batch, or a single code for all of ``b``.
         b: the same, the other way round; its maps may have other sizes.
-        layers: that come from ``b``; see ``editing.layers.parse_layers``.
+        layers: that come from ``b``: numbers, or text that ``parse_layers`` reads, such as ``coarse`` or ``0-3``.
 
     Returns:
         A w_plus of two of them, else a stylemap.
@@ -27,15 +28,18 @@ def mix(a: AnyLatent, b: AnyLatent, layers: Collection[int]) -> Latent:
     Raises:
         LatentMismatch: the two have different layers, widths or batches, or are no latents.
         EditError: no layers, or layers that there are not.
+        UnknownName: the text names no layers.
     """
     maps_a, maps_b = match_latents([a, b])
+    if isinstance(layers, str):
+        layers = parse_layers(layers, len(maps_a))
     if not layers or not set(layers) <= set(range(len(maps_a))):
         raise EditError(f"layers {sorted(layers)}: expected some of 0 to {len(maps_a) - 1}")
     pairs = zip(maps_a, maps_b, strict=True)
     return like_sources([a, b], [of_b if layer in layers else of_a for layer, (of_a, of_b) in enumerate(pairs)])
 
 
-def mix_grid(a: AnyLatent, b: AnyLatent, layers: Collection[int]) -> list[Latent]:
+def mix_grid(a: AnyLatent, b: AnyLatent, layers: Collection[int] | str) -> list[Latent]:
     """Mix every code of ``a`` with every code of ``b``: one batch for each of ``a``, in the order of ``b``.
 
     Reference: Karras et al. 2019, arXiv:1812.04948, figure 3.
@@ -43,5 +47,6 @@ def mix_grid(a: AnyLatent, b: AnyLatent, layers: Collection[int]) -> list[Latent
     Raises:
         LatentMismatch: see ``mix``.
         EditError: see ``mix``.
+        UnknownName: see ``mix``.
     """
     return [mix(select(a, i), b, layers) for i in range(batch_size(a))]

@@ -203,6 +203,7 @@ def test_map_sizes_follow_the_layers_and_their_limits(tiny_generator):
     assert map_sizes(tiny_generator) == (4, 8, 8, 16, 16, 32, 32, 64, 64, 64, 64, 64)
     assert map_sizes(tiny_generator, lowest=LOCAL_FROM, largest=32) == (0, 0, 0, 0, 0, 0, 32, 32, 32, 32, 32, 32)
     assert map_sizes(tiny_generator, layers=(1, 3)) == (0, 8, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0)
+    assert map_sizes(tiny_generator, layers="1,3") == map_sizes(tiny_generator, layers=(1, 3))
     with pytest.raises(EditError, match="nothing would change"):
         map_sizes(tiny_generator, layers=(0, 1), lowest=LOCAL_FROM)
 

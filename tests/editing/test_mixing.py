@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from editing.errors import EditError
 from editing.mixing import mix, mix_grid
-from generators.errors import LatentMismatch
+from generators.errors import LatentMismatch, UnknownName
 from generators.latent import as_stylemaps, space_of
 
 NUM_WS, W_DIM = 6, 5
@@ -33,6 +33,17 @@ def test_the_layers_asked_for_come_from_b_and_the_rest_from_a(layers, a_is_map, 
     for layer, style_map in enumerate(as_stylemaps(mixed)):
         source = as_stylemaps(b if layer in layers else a)[layer]
         assert torch.equal(style_map, source.expand(max(batches), -1, -1, -1))
+
+
+@pytest.mark.parametrize(("text", "layers"), [("coarse", range(4)), ("4-5", (4, 5)), ("0,middle", (0, 4, 5))])
+def test_layers_may_be_given_as_they_are_typed(text, layers):
+    assert torch.equal(mix(w_plus(0), w_plus(1), text), mix(w_plus(0), w_plus(1), layers))
+    assert torch.equal(mix_grid(w_plus(0), w_plus(1), text)[0], mix(w_plus(0), w_plus(1), layers))
+
+
+def test_a_mistyped_level_is_told_close_ones():
+    with pytest.raises(UnknownName, match="did you mean coarse"):
+        mix(w_plus(0), w_plus(1), "corse")
 
 
 def test_vectors_give_vectors_and_maps_give_maps():
