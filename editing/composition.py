@@ -47,7 +47,7 @@ def parse_edit(text: str, known: Iterable[str] | None = None) -> EditSpec:
         UnknownName: the name is not among ``known``.
     """
     target, separator, amount = (part.strip() for part in text.rpartition("="))
-    name, layers = _split_layers(target)
+    name, layers = split_layers(target)
     if not separator or not name:
         raise EditError(f"edit {text!r}: expected NAME=STRENGTH, such as age=+3 or smile@coarse=-2.5")
     if known is not None:
@@ -71,10 +71,11 @@ def match_name(name: str, known: Iterable[str]) -> str:
     raise UnknownName("edit", name, names)
 
 
-def _split_layers(target: str) -> tuple[str, str | None]:
+def split_layers(target: str) -> tuple[str, str | None]:
+    """Split ``NAME[@LAYERS]`` into name and layers; None where there are none."""
     name, sign, layers = (part.strip() for part in target.rpartition("@"))
     if not sign or not re.fullmatch(r"[\w\s,-]*", layers):  # A path may hold the sign, too.
-        return target, None
+        return target.strip(), None
     return name, layers
 
 

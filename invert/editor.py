@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from editing.composition import EditSpec, apply_edits, parse_edits
+from editing.composition import EditSpec, apply_edits, parse_edits, split_layers
 from editing.directions import Direction, Edit
 from generators.base import Generator
 from generators.errors import ToolkitError
@@ -24,7 +24,7 @@ from invert.latents import load_latent
 from invert.recipe import Paste, Recipe
 
 Edits: TypeAlias = Mapping[str, float | int] | Iterable[str | EditSpec]
-"""Strengths by name, or a list such as ``["age=+2", "smile@coarse=-1"]``; applied in order."""
+"""Strengths by ``NAME[@LAYERS]``, or a list such as ``["age=+2", "smile@coarse=-1"]``; applied in order."""
 
 
 def edit(latent: Latent, edits: Edits, generator: Generator) -> Latent:
@@ -47,7 +47,8 @@ def as_specs(edits: Edits) -> tuple[EditSpec, ...]:
         EditError: one that cannot be read.
     """
     if isinstance(edits, Mapping):
-        return tuple(EditSpec(name, float(strength)) for name, strength in edits.items())
+        targets = [(*split_layers(target), strength) for target, strength in edits.items()]
+        return tuple(EditSpec(name, float(strength), layers) for name, layers, strength in targets)
     if isinstance(edits, str):  # Else each of its letters would be taken for an edit.
         edits = [edits]
     return tuple(spec for entry in edits for spec in ([entry] if isinstance(entry, EditSpec) else parse_edits([entry])))

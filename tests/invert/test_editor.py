@@ -42,6 +42,13 @@ def test_an_edit_moves_only_the_layers_it_names_by_its_own_unit_or_raw(tiny_gene
     torch.testing.assert_close((moved - latent)[0, :, 1], expected)
 
 
+def test_a_mapping_names_layers_as_a_text_does(tiny_generator, wider, latent):
+    moved = edit(latent, {f"{wider}@coarse": 2, f" {wider} @ 5": -1}, tiny_generator)
+    assert torch.equal(moved, edit(latent, [f"{wider}@coarse=2", f"{wider}@5=-1"], tiny_generator))
+    with pytest.raises(UnknownName, match="did you mean coarse"):
+        edit(latent, {f"{wider}@corse": 2}, tiny_generator)
+
+
 @pytest.mark.parametrize(
     ("text", "error", "words"),
     [
