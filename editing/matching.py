@@ -27,7 +27,7 @@ def match_latents(latents: Sequence[AnyLatent]) -> list[tuple[StyleMap, ...]]:
             shape = tuple(latent.shape) if isinstance(latent, Tensor) else "no maps"
             raise LatentMismatch(
                 f"expected a w_plus of shape (batch, num_ws, w_dim) or a stylemap, got {shape}:"
-                " z has to be mapped first, and a W code to be repeated for every layer"
+                " z has to be mapped first, a W code to be repeated for every layer; latent[None] makes a batch of one code"
             )
     layers = {len(as_stylemaps(latent)) for latent in latents}
     if len(layers) != 1:

@@ -99,9 +99,13 @@ def check_latent(latent: Latent, num_ws: int, w_dim: int) -> tuple[StyleMap, ...
         LatentMismatch: the number of layers, the width or the batch sizes do not fit.
     """
     if isinstance(latent, Tensor) and latent.ndim != 3:
+        if tuple(latent.shape) == (num_ws, w_dim):
+            advice = f"add the batch with latent[None]; if these are {num_ws} codes of W, repeat each"
+        else:
+            advice = "repeat a W code"
         raise LatentMismatch(
             f"expected a w_plus of shape (batch, {num_ws}, {w_dim}) or {num_ws} stylemaps, got a tensor of shape "
-            f"{tuple(latent.shape)}; repeat a W code with w[:, None].repeat(1, {num_ws}, 1)"
+            f"{tuple(latent.shape)}; {advice} with w[:, None].repeat(1, {num_ws}, 1)"
         )
     maps = as_stylemaps(latent)
     if len(maps) != num_ws:

@@ -124,6 +124,7 @@ def test_a_fitting_latent_passes_the_check_unchanged(make):
     ("latent", "words"),
     [
         (torch.zeros(2, 5), r"repeat a W code with w\[:, None\]"),
+        (torch.zeros(6, 5), r"got a tensor of shape \(6, 5\); add the batch with latent\[None\]"),
         (torch.zeros(2, 6, 5, 1), r"got a tensor of shape \(2, 6, 5, 1\)"),
         (torch.zeros(2, 7, 5), "takes 6 styles, the latent has 7"),
         (torch.zeros(2, 6, 4), r"layer 0: expected a map of shape \(2, 5, h, w\), got \(2, 4, 1, 1\)"),
