@@ -28,12 +28,24 @@ Edits: TypeAlias = Mapping[str, float | int] | Iterable[str | EditSpec]
 
 
 def edit(latent: Latent, edits: Edits, generator: Generator) -> Latent:
-    """Apply directions by name, in order: ``edit(latent, {"age": 2, "smile": -1}, generator)``.
+    """Apply directions by name, in order: ``edit(latent, {"age": 2, "smile@coarse": -1}, generator)``.
+
+    Args:
+        latent: a w_plus or a stylemap, of any batch; left as it is.
+        edits: ``NAME[@LAYERS]`` and strengths, or a list of ``NAME[@LAYERS]=[raw:]STRENGTH``. NAME is a direction that
+            ships for the generator, or the path of a file. A strength of 1 is a standard deviation of the attribute, or a
+            part of one; -3 to 3 are useful. ``raw:`` makes it a length in the latent space.
+        generator: whose codes they are; ``inversion.generator`` where it was tuned.
+
+    Returns:
+        A latent of the same space and shape, for ``generator.synthesis``.
 
     Raises:
-        UnknownName: no such direction, or no such layers.
-        LatentMismatch: a direction, or the latent, belongs to another generator.
-        EditError: an edit that cannot be read, or a strength that is NaN or infinite.
+        UnknownName: no such direction, layers or mask.
+        LatentMismatch: a direction, or the latent, belongs to another generator or is of another shape.
+        EditError: an edit that cannot be read, a strength that is NaN or infinite, or a layer that the generator lacks. A
+            mask (``smile=2@mouth``), too: there is no picture to find it in, as ``Editor`` has one.
+        BrokenFile: a direction's file cannot be read.
     """
     specs = as_specs(edits)
     directions = load_directions(specs, generator)

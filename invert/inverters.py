@@ -282,5 +282,18 @@ def invert(
         generator: from ``load_generator``.
         method: see ``load_inverter``.
         **options: see ``load_inverter``.
+
+    Returns:
+        The codes, and the images (n, 3, r, r) that they draw at the generator's resolution. An encoder's codes are of its
+        own space: ``stylemap`` and ``stylemap-e`` give stylemaps, a map (n, w_dim, h, w) a layer; ``psp``, ``e4e`` and
+        ``restyle`` w_plus (n, num_ws, w_dim), and so does the projector, also with ``space="w"``, all of whose layers are
+        equal. With ``tune``, the codes have to be drawn with ``inversion.generator``, which is else None.
+
+    Raises:
+        ImageError: the image is no batch (n, 3, h, w), or not in [-1, 1].
+        UnknownName: no such method, space or preset.
+        LatentMismatch: the encoder belongs to another generator, or looks at other things than photos.
+        BrokenFile: the encoder's file cannot be read, or holds no such encoder.
+        ToolkitError: looks out of range, or an encoder or looks for the projector, which has none.
     """
     return load_inverter(method, generator, **options)(image.to(generator.w_avg.device))  # type: ignore[arg-type]
