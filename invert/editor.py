@@ -47,6 +47,7 @@ def edit(latent: Latent, edits: Edits, generator: Generator) -> Latent:
             mask (``smile=2@mouth``), too: there is no picture to find it in, as ``Editor`` has one.
         BrokenFile: a direction's file cannot be read.
     """
+    check_latent(latent, generator.num_ws, generator.w_dim)
     specs = as_specs(edits)
     directions = load_directions(specs, generator)
     return apply_edits(latent, [(as_edit(spec, directions[spec.name], generator), spec.strength) for spec in specs])

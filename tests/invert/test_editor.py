@@ -91,6 +91,12 @@ def test_a_mask_that_cannot_be_had_is_refused(editor, wider, mask, error, words)
         editor.edited_face([f"{wider}=1@{mask}"])
 
 
+@pytest.mark.usefixtures("no_shape_checks")
+def test_a_code_without_a_batch_is_told_how_to_get_one(tiny_generator, wider, latent):
+    with pytest.raises(LatentMismatch, match=r"latent\[None\]"):
+        edit(latent[0], {wider: 1}, tiny_generator)
+
+
 def test_a_latent_alone_shows_no_part_of_a_face(tiny_generator, wider, latent):
     with pytest.raises(EditError, match="no picture to find it in"):
         edit(latent, [f"{wider}=1@mouth"], tiny_generator)
