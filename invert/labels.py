@@ -1,4 +1,4 @@
-"""What does a user know about faces that no scorer can tell? Labels as a table, and latents to go with them, as files.
+"""What does a user know about faces that no scorer can tell? Labels as a table, and scorers as functions.
 
 A table of labels is a CSV with a head. Its column ``index`` (or ``file`` or ``image``) names the sample: its number, or its
 picture's name, such as ``000012.png``. The column of the direction's name, else the only other one, has the label: a number,
@@ -22,14 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from editing.errors import TrainingDataError
-from generators.base import Generator
-from generators.errors import LatentMismatch
 from invert.age_and_gender import ScorerError
 from invert.attributes import FaceReading, Scorer
-from invert.samples import Codes
-from pretrained import safetensors
 from pretrained.errors import BrokenFile
-from pretrained.published import read_array
 
 INDEX_COLUMNS = ("index", "file", "image")
 
@@ -109,34 +104,6 @@ def _label(where: str, text: str) -> float:
             f"{where}: the label is {text.strip()[:60]!r}, expected a number; leave out what is not known"
         )
     return value
-
-
-def read_latents(path: Path, generator: Generator) -> Codes:
-    """Read many latents of one generator: an array of NumPy or PyTorch, or a safetensors with one tensor.
-
-    Returns:
-        Codes of W, (n, w_dim), or of W+, (n, num_ws, w_dim).
-
-    Raises:
-        BrokenFile: the file cannot be read, or holds something else.
-        LatentMismatch: they are of another width or number of layers than the generator's.
-        TrainingDataError: some are NaN or infinite.
-    """
-    if path.suffix == ".safetensors":
-        tensors = list(safetensors.load(path)[0].values())
-        codes = tensors[0].float() if len(tensors) == 1 else torch.zeros(0)
-    else:
-        codes = read_array(path)
-    if codes.ndim not in (2, 3) or 0 in codes.shape:
-        raise BrokenFile(f"{path}: expected latents of shape (n, w_dim) or (n, num_ws, w_dim), got {tuple(codes.shape)}")
-    if codes.shape[1:] not in ((generator.w_dim,), (generator.num_ws, generator.w_dim)):
-        raise LatentMismatch(
-            f"{path}: latents of shape {tuple(codes.shape)}; {generator.identity} takes (n, {generator.w_dim}) or"
-            f" (n, {generator.num_ws}, {generator.w_dim})"
-        )
-    if not bool(torch.isfinite(codes).all()):
-        raise TrainingDataError(f"{path}: some latents are NaN or infinite")
-    return codes
 
 
 def import_scorer(text: str) -> Scorer:

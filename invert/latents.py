@@ -1,4 +1,7 @@
-"""How is a latent kept? As one safetensors that remembers which generator, photo and crop it belongs to."""
+"""How is a latent kept? As one safetensors that remembers which generator, photo and crop it belongs to.
+
+Others keep bare arrays of W or W+, which remember nothing: ``read_latents`` reads these.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
+from torch import Tensor
 
 from generators.base import Generator, Identity
 from generators.errors import LatentMismatch
@@ -16,6 +20,7 @@ from generators.latent import Latent, as_stylemaps, check_latent, space_of
 from invert.photo import whole_file
 from pretrained import safetensors
 from pretrained.errors import BrokenFile
+from pretrained.published import read_array
 
 
 @dataclass(frozen=True)
@@ -85,3 +90,42 @@ def load_latent(path: Path | str, generator: Generator | None = None) -> SavedLa
             raise LatentMismatch(f"{path} belongs to the generator {identity}, not to {generator.identity}")
         check_latent(latent, generator.num_ws, generator.w_dim)
     return SavedLatent(latent, identity, card)
+
+
+def read_latents(path: Path | str, generator: Generator) -> Float[Tensor, "n *num_ws w_dim"]:
+    """Read codes that others have found: an array of NumPy or PyTorch, or a safetensors with one tensor.
+
+    In a file of several arrays it is the one named ``w``, as NVIDIA's projector writes it. Nothing in a file is run.
+
+    Returns:
+        Codes of W, (n, w_dim), or of W+, (n, num_ws, w_dim), on the CPU.
+
+    Raises:
+        BrokenFile: the file cannot be read, holds something else, or numbers that are not finite.
+        LatentMismatch: they are of another width or number of layers than the generator's, or it cannot be told whether
+            they are one code of W+ or many of W.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".safetensors":
+        tensors = list(safetensors.load(path)[0].values())
+        codes = tensors[0].float() if len(tensors) == 1 else torch.zeros(0)
+    else:
+        codes = read_array(path)
+    num_ws, w_dim = generator.num_ws, generator.w_dim
+    if codes.ndim not in (2, 3) or 0 in codes.shape:
+        raise BrokenFile(f"{path}: expected latents of shape (n, w_dim) or (n, num_ws, w_dim), got {tuple(codes.shape)}")
+    if codes.shape[1:] not in ((w_dim,), (num_ws, w_dim)):
+        width, layers = codes.shape[-1], codes.shape[1]
+        theirs = f"styles {width} wide" if width != w_dim else f"a generator of {layers} layers"
+        raise LatentMismatch(
+            f"{path}: latents of shape {tuple(codes.shape)}, made for {theirs}: {generator.identity} takes (n, {w_dim}) or"
+            f" (n, {num_ws}, {w_dim}); add --generator with the one that they were made for"
+        )
+    if codes.shape == (num_ws, w_dim):
+        raise LatentMismatch(
+            f"{path}: latents of shape {tuple(codes.shape)} may be one code of W+ or {num_ws} of W: save code[None], or"
+            f" w[:, None].repeat(1, {num_ws}, 1)"
+        )
+    if not bool(torch.isfinite(codes).all()):
+        raise BrokenFile(f"{path}: holds numbers that are not finite")
+    return codes

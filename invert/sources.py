@@ -18,16 +18,23 @@ from generators.latent import Latent, batch_size, select
 from invert.errors import PhotoError
 from invert.faces import align, already_aligned, detect, paste_back
 from invert.inversion import Inverter
-from invert.latents import load_latent
+from invert.latents import load_latent, read_latents
 from invert.photo import find_photos, photo_stem, read_photo
 
 TRUNCATION_PSI = 0.7
 """Of sampled faces: whole ones are rarer faces, and now and then none."""
 MAX_SEEDS = 1000
+LATENT_SUFFIXES = (".safetensors", ".pt", ".npy", ".npz")
+"""Of files that hold codes; the first is the toolkit's own, the others hold arrays of W or W+."""
 
 
 class SourceError(ToolkitError):
     """A source of faces that is none: neither a photo, nor a latent, nor a seed."""
+
+
+def is_code(text: str) -> bool:
+    """Tell whether a user means a seed or a saved latent, not a photo."""
+    return text.startswith("seed:") or Path(text).suffix.lower() in LATENT_SUFFIXES
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +91,8 @@ def read_sources(
     """Resolve what a user typed into faces, in the order given.
 
     Args:
-        texts: photos or folders of them, ``latent.safetensors`` files, ``seed:42`` and the like (see ``seeds_of``).
+        texts: photos or folders of them, ``latent.safetensors`` files, arrays of W or W+ (see ``read_latents``) as
+            ``.pt``, ``.npy`` or ``.npz``, ``seed:42`` and the like (see ``seeds_of``). Each code of a file is a face.
         generator: whose codes they become.
         load_inverter: called once, if there is a photo.
         truncation_psi: of sampled faces.
@@ -94,7 +102,7 @@ def read_sources(
 
     Raises:
         SourceError: seeds that are none.
-        LatentMismatch: a latent belongs to another generator.
+        LatentMismatch: a latent belongs to another generator, or is of another width or number of layers.
         BrokenFile: a latent's file cannot be read.
         PhotoError: a photo cannot be read, or there is no such file.
         NoFaceFound: a photo has no face.
@@ -104,7 +112,7 @@ def read_sources(
     for text in texts:
         if text.startswith("seed:"):
             found += [sample(generator, seed, truncation_psi) for seed in seeds_of(text)]
-        elif text.endswith(".safetensors"):
+        elif is_code(text):
             found += _saved(Path(text), generator)
         else:
             if text != "-" and not Path(text).exists():  # Before anything is loaded for it.
@@ -146,10 +154,14 @@ def into_photo(
 def _saved(path: Path, generator: Generator) -> list[Source]:
     if not path.is_file():
         raise PhotoError(f"{path}: no such file")
-    latent = load_latent(path, generator).latent
+    if path.suffix.lower() == LATENT_SUFFIXES[0]:
+        latent = load_latent(path, generator).latent
+    else:
+        codes = read_latents(path, generator)
+        latent = codes if codes.ndim == 3 else codes[:, None].repeat(1, generator.num_ws, 1)
     device = generator.w_avg.device
     on_device = latent.to(device) if isinstance(latent, Tensor) else tuple(style_map.to(device) for style_map in latent)
-    # Every result's latent has the same file name, so that its folder tells faces apart.
-    stem = path.parent.name if path.stem == "latent" and path.parent.name else path.stem
+    # Every result's latent has the same file name, and NVIDIA's projector's, too, so that its folder tells faces apart.
+    stem = path.parent.name if path.stem in ("latent", "projected_w") and path.parent.name else path.stem
     count = batch_size(on_device)
     return [Source(stem if count == 1 else f"{stem} {i}", select(on_device, i)) for i in range(count)]

@@ -69,7 +69,7 @@ def read_published_direction(path: Path, generator: Identity) -> Direction:
         value, layers = value["boundary"], _manipulate_layers(path, value)
     if isinstance(value, dict):
         raise BrokenFile(
-            f"{path}: a file of {', '.join(map(str, list(value)[:8]))[:200]}, expected one tensor; of a file of components"
+            f"{path}: a file of {_names(value)}, expected one tensor; of a file of components"
             f" choose one, as in {path.name}#0"
         )
     rows = _rows(path, _array(path, value))
@@ -107,12 +107,21 @@ def read_components(path: Path, generator: Identity) -> Components:
 
 
 def read_array(path: Path, max_bytes: int = 4 * 1024**3) -> Tensor:
-    """Read the one array or tensor of a NumPy or PyTorch file, as float32.
+    """Read the one array or tensor of a NumPy or PyTorch file, as float32; of several by name, the one named ``w``.
 
     Raises:
         BrokenFile: it cannot be read, is larger than ``max_bytes``, or holds something else.
     """
-    return _array(path, _read(path, max_bytes))
+    value = _read(path, max_bytes)
+    if isinstance(value, dict):
+        if len(value) != 1 and "w" not in value:
+            raise BrokenFile(f"{path}: a file of {_names(value)}, expected one array or tensor, or one that is named w")
+        value = value["w"] if "w" in value else next(iter(value.values()))
+    return _array(path, value)
+
+
+def _names(value: Mapping[Any, Any]) -> str:
+    return ", ".join(map(str, list(value)[:8]))[:200] or "nothing"
 
 
 def _check_space(path: Path, generator: Identity) -> None:
@@ -168,7 +177,7 @@ def _read(path: Path, max_bytes: int = MAX_BYTES) -> Any:
     if data.startswith(b"\x93NUMPY"):
         return _read_npy(path, data)
     if data.startswith(b"PK") and _is_npz(path):
-        return _read_npz(path)
+        return _read_npz(path, max_bytes)
     return _read_torch(path)
 
 
@@ -180,15 +189,17 @@ def _is_npz(path: Path) -> bool:
         return False
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(info.file_size for info in archive.infolist())
-            if unpacked > 4 * MAX_BYTES:
-                raise BrokenFile(f"{path}: it unpacks to {unpacked / 1e6:.0f} MB, which is too large for components")
-            names = [name for name in archive.namelist() if name.startswith("lat_")]
+            if unpacked > max(4 * MAX_BYTES, max_bytes):
+                raise BrokenFile(f"{path}: it unpacks to {unpacked / 1e6:.0f} MB, which is too large")
+            # GANSpace's cache holds much else, and NVIDIA's projector writes w.
+            names = [name for name in archive.namelist() if name.startswith("lat_") or name == "w.npy"]
+            names = names or archive.namelist()
             return {name.removesuffix(".npy"): _read_npy(path, archive.read(name)) for name in names}
-    except (ValueError, EOFError, OSError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
+    except (ValueError, EOFError, OSError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise BrokenFile(f"{path}: a damaged NumPy archive ({error})") from error
 
 

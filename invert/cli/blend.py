@@ -63,7 +63,7 @@ def command(
     output: Path,
     **how: Any,
 ) -> None:
-    """Change a part of face A: by faces B, C, ... or by an edit. Each is a photo, a latent.safetensors, or seed:42.
+    """Change a part of face A: by faces B, C, ... or by an edit. Each is a photo, a saved latent (see mix), or seed:42.
 
     With an edit, A may hold many faces (seed:1-8): how much of the change stays in the mask is printed for each. Faces that
     come from photos are put back into them: result.jpg, or NAME-result.jpg with an edit.

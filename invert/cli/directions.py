@@ -192,7 +192,8 @@ def _from_labels(
 
     from invert.attributes import SCORERS
     from invert.directions import Learnt, fit_labels
-    from invert.labels import read_labels, read_latents
+    from invert.labels import read_labels
+    from invert.latents import read_latents
     from invert.samples import Samples, sample_folder
 
     if latents is not None:

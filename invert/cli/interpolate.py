@@ -41,7 +41,7 @@ def command(
     output: Path,
     **how: Any,
 ) -> None:
-    """Make a film from face to face, through two or more. Each is a photo, a latent.safetensors, or seed:42, seed:1-4.
+    """Make a film from face to face, through two or more. Each is a photo, a saved latent (see mix), or seed:42, seed:1-4.
 
     \b
     stylegan-invert interpolate anna.jpg ben.jpg --frames 60 -o morph.mp4

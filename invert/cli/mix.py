@@ -23,7 +23,9 @@ from invert.cli.sources import draw, load_sources, source_options, write_results
 @click.option("-o", "--output", default="stylegan-invert-out/mix", show_default=True, type=click.Path(path_type=Path),
               metavar="DIR", help="Where the results go.")  # fmt: skip
 def command(a: str, b: str, layers: str, as_grid: bool, output: Path, **how: Any) -> None:
-    """Give A the styles of B in some layers. Faces are photos, latent.safetensors files, or seed:42, seed:1-4.
+    """Give A the styles of B in some layers. Faces are photos, saved latents, or seed:42, seed:1-4.
+
+    A saved latent is the latent.safetensors of a result, or a .pt, .npy or .npz with codes of W or W+, each a face.
 
     \b
     stylegan-invert mix anna.jpg ben.jpg --layers fine          # Anna in Ben's colours

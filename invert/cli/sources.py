@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from generators.latent import Latent
     from invert.sources import Source
 
-SOURCES_HELP = "Faces are photos, folders of photos, latent.safetensors files of earlier results, or seed:42, seed:1-4."
-
 _OPTIONS = (
     click.option("--method", default="stylemap", show_default=True, metavar="NAME", help="How photos are inverted."),
     click.option("--refine", default=0, metavar="N", type=click.IntRange(0), help="Projector steps after an encoder."),

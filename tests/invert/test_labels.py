@@ -6,14 +6,11 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from editing.errors import TrainingDataError
-from generators.errors import LatentMismatch
 from invert.age_and_gender import ScorerError
 from invert.attributes import FaceReading
-from invert.labels import import_scorer, read_labels, read_latents
-from pretrained import safetensors
+from invert.labels import import_scorer, read_labels
 from pretrained.errors import BrokenFile
 
 
@@ -73,42 +70,6 @@ def test_what_is_no_table_is_refused(tmp_path, content):
         (tmp_path / "labels.csv").write_bytes(content)
     with pytest.raises(BrokenFile, match=r"labels\.csv"):
         read_labels(tmp_path / "labels.csv", "hat", 4)
-
-
-@pytest.mark.parametrize("suffix", [".npy", ".pt", ".safetensors"])
-@pytest.mark.parametrize("per_layer", [False, True])
-def test_latents_are_read_from_any_kind_of_file(tiny_generator, tmp_path, suffix, per_layer):
-    shape = (7, tiny_generator.num_ws, tiny_generator.w_dim) if per_layer else (7, tiny_generator.w_dim)
-    codes, path = torch.randn(shape), tmp_path / f"codes{suffix}"
-    if suffix == ".npy":
-        np.save(path, codes.numpy())
-    elif suffix == ".pt":
-        torch.save(codes, path)
-    else:
-        safetensors.save(path, {"codes": codes}, {})
-    assert torch.equal(read_latents(path, tiny_generator), codes)
-
-
-@pytest.mark.parametrize(
-    ("codes", "error", "message"),
-    [
-        (np.ones((7, 5)), LatentMismatch, r"\(n, 32\) or"),
-        (np.ones((7, 3, 32)), LatentMismatch, r"\(n, 32\) or"),
-        (np.ones(32), BrokenFile, "expected latents of shape"),
-        (np.ones((0, 32)), BrokenFile, "expected latents of shape"),
-        (np.full((7, 32), np.nan), TrainingDataError, "NaN"),
-        (np.ones((7, 32), int), BrokenFile, "floating-point"),
-    ],
-)
-def test_latents_that_do_not_fit_are_refused(tiny_generator, tmp_path, codes, error, message):
-    np.save(tmp_path / "codes.npy", codes)
-    with pytest.raises(error, match=message):
-        read_latents(tmp_path / "codes.npy", tiny_generator)
-
-
-def test_a_missing_file_of_latents_is_named(tiny_generator, tmp_path):
-    with pytest.raises(BrokenFile, match=r"codes\.npy"):
-        read_latents(tmp_path / "codes.npy", tiny_generator)
 
 
 def test_a_scorer_is_imported_from_the_current_folder(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from hypothesis import strategies as st
 
 from generators.base import Identity
 from generators.errors import LatentMismatch
-from invert.latents import load_latent, save_latent
+from invert.latents import load_latent, read_latents, save_latent
+from pretrained import safetensors
 from pretrained.errors import BrokenFile
 
 IDENTITY = Identity("tiny", "0" * 64)
@@ -63,3 +66,73 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
 def test_a_generators_file_is_no_latent(generator_file):
     with pytest.raises(BrokenFile, match="no latent"):
         load_latent(generator_file)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".safetensors"])
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_latents_are_read_from_any_kind_of_file(tiny_generator, tmp_path, suffix, per_layer):
+    shape = (7, tiny_generator.num_ws, tiny_generator.w_dim) if per_layer else (7, tiny_generator.w_dim)
+    codes, path = torch.randn(shape), tmp_path / f"codes{suffix}"
+    if suffix == ".npy":
+        np.save(path, codes.numpy())
+    elif suffix == ".npz":
+        np.savez(path, codes=codes.numpy())
+    elif suffix == ".pt":
+        torch.save(codes, path)
+    else:
+        safetensors.save(path, {"codes": codes}, {})
+    assert torch.equal(read_latents(path, tiny_generator), codes)
+
+
+@pytest.mark.parametrize(
+    ("codes", "error", "message"),
+    [
+        (np.ones((7, 5)), LatentMismatch, r"styles 5 wide: .* takes \(n, 32\) or"),
+        (np.ones((7, 18, 32)), LatentMismatch, "made for a generator of 18 layers: .*; add --generator"),
+        (np.ones(32), BrokenFile, "expected latents of shape"),
+        (np.ones((0, 32)), BrokenFile, "expected latents of shape"),
+        (np.ones((12, 32)), LatentMismatch, r"one code of W\+ or 12 of W: save code\[None\]"),
+        (np.full((7, 32), np.nan), BrokenFile, "not finite"),
+        (np.ones((7, 32), int), BrokenFile, "floating-point"),
+    ],
+)
+def test_latents_that_do_not_fit_are_refused(tiny_generator, tmp_path, codes, error, message):
+    np.save(tmp_path / "codes.npy", codes)
+    with pytest.raises(error, match=message):
+        read_latents(tmp_path / "codes.npy", tiny_generator)
+
+
+def test_a_missing_file_of_latents_is_named(tiny_generator, tmp_path):
+    with pytest.raises(BrokenFile, match=r"codes\.npy"):
+        read_latents(tmp_path / "codes.npy", tiny_generator)
+
+
+def test_of_several_arrays_the_projectors_is_read(tiny_generator, tmp_path):
+    code = np.random.default_rng(0).normal(size=(1, tiny_generator.num_ws, tiny_generator.w_dim)).astype(np.float32)
+    np.savez(tmp_path / "projected_w.npz", w=code, loss=np.ones(3))
+    assert np.array_equal(read_latents(tmp_path / "projected_w.npz", tiny_generator).numpy(), code)
+    torch.save({"g_ema": {}, "g": {}}, tmp_path / "generator.pt")
+    with pytest.raises(BrokenFile, match="a file of g_ema, g, expected one array or tensor, or one that is named w"):
+        read_latents(tmp_path / "generator.pt", tiny_generator)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt"])
+def test_code_in_a_file_of_latents_never_runs(tiny_generator, tmp_path, suffix):
+    path, objects = tmp_path / f"codes{suffix}", np.array([_Bomb(tmp_path / "exploded")], dtype=object)
+    if suffix == ".pt":
+        torch.save(objects, path)
+    else:
+        (np.save if suffix == ".npy" else np.savez)(path, objects)
+    with pytest.raises(BrokenFile, match="codes"):
+        read_latents(path, tiny_generator)
+    assert not (tmp_path / "exploded").exists()
+
+
+class _Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)

@@ -75,6 +75,26 @@ def test_a_file_of_several_codes_gives_as_many_faces(read, tiny_generator, tmp_p
     assert [source.name for source in read(str(tmp_path / "two.safetensors"))] == ["two 0", "two 1"]
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt"])
+def test_codes_that_others_have_found_are_faces_each(read, tiny_generator, tmp_path, suffix):
+    w_plus = torch.cat([sample(tiny_generator, seed).latent for seed in (1, 2)])
+    for name, codes in (("plus", w_plus), ("w", w_plus[:, 0])):
+        path = tmp_path / f"{name}{suffix}"
+        if suffix == ".pt":
+            torch.save(codes, path)
+        else:
+            np.save(path, codes.numpy()) if suffix == ".npy" else np.savez(path, w=codes.numpy())
+        sources = read(str(path))
+        assert [source.name for source in sources] == [f"{name} 0", f"{name} 1"]
+        assert torch.equal(torch.cat([source.latent for source in sources]), w_plus)
+
+
+def test_a_projection_is_named_by_its_folder(read, tiny_generator, tmp_path):
+    (tmp_path / "ben").mkdir()
+    np.savez(tmp_path / "ben/projected_w.npz", w=sample(tiny_generator, 1).latent.numpy())
+    assert [source.name for source in read(str(tmp_path / "ben/projected_w.npz"))] == ["ben"]
+
+
 def test_a_latent_of_another_generator_is_refused_and_both_are_named(read, tiny_generator, tmp_path):
     save_latent(tmp_path / "latent.safetensors", sample(tiny_generator, 1).latent, Identity("other", "f" * 64))
     with pytest.raises(LatentMismatch, match=r"other .*tiny"):
@@ -82,7 +102,7 @@ def test_a_latent_of_another_generator_is_refused_and_both_are_named(read, tiny_
 
 
 def test_a_missing_file_is_named(read, tmp_path):
-    for name in ("latent.safetensors", "photo.jpg"):
+    for name in ("latent.safetensors", "w.npz", "photo.jpg"):
         with pytest.raises(PhotoError, match=rf"{name}: no such file"):
             read(str(tmp_path / name))
 
