@@ -283,6 +283,8 @@ _SIGNATURES = [
     (0, b"\xff\xd8", "a damaged JPEG"),
     (0, b"\x89PNG", "a damaged PNG"),
     (8, b"WEBP", "a damaged WebP"),
+    (8, b'{"', "safetensors: a saved latent, or weights"),
+    (0, b"\x93NUMPY", "a NumPy array"),
 ]
 
 

@@ -56,6 +56,7 @@ def command(
     """
     if demo == bool(photos):
         raise click.UsageError("give one photo or more, or --demo" if not photos else "give either photos or --demo")
+    _refuse_codes(photos)
     _check_some_exist(photos)
     from generators.errors import ToolkitError
     from invert.errors import OutputError
@@ -140,6 +141,18 @@ def _is_missing(photo: Path) -> bool:
         return photo != Path("-") and not photo.exists()
     except OSError:
         return False  # Reading it says why.
+
+
+def _refuse_codes(photos: tuple[Path, ...]) -> None:
+    """Say what seeds and saved latents are for, before anything is loaded: as photos they would be unknown data."""
+    from invert.sources import is_code
+
+    for photo in photos:
+        if is_code(str(photo)):
+            raise click.UsageError(
+                f"{photo} is a code, not a photo: seeds and saved latents are for mix, interpolate and blend, as in"
+                f" stylegan-invert blend {photo} --edit smile=+1 --mask face"
+            )
 
 
 def _check_writable(output: Path) -> None:

@@ -383,6 +383,16 @@ def test_a_name_that_is_unknown_is_a_mistake_in_any_command(arguments, code, wor
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("code", ["seed:1", "out/photo/latent.safetensors", "projected_w.npz"])
+def test_a_code_instead_of_a_photo_is_told_which_commands_take_it(run, code, monkeypatch):
+    monkeypatch.setattr("invert.tools.load_generator", lambda *_: pytest.fail("loaded"))
+    result = run(code, "--edit", "smile=1")
+    assert result.exit_code == 2
+    words = " ".join(result.output.split())
+    assert f"{code} is a code, not a photo: seeds and saved latents are for mix, interpolate and blend" in words
+    assert f"stylegan-invert blend {code} --edit smile=+1 --mask face" in words
+
+
 def test_an_output_folder_that_cannot_be_made_is_found_before_the_work(run, tmp_path):
     (tmp_path / "out").write_text("a file is in the way")
     result = run(demo_photo())

@@ -179,6 +179,8 @@ def test_a_photo_read_may_be_written_to():
         (b"\n <html lang=en>", "HTML page"),
         (b"%PDF-1.7", "PDF"),
         (b"PK\x03\x04....", "ZIP"),
+        (b'\x58\x01\0\0\0\0\0\0{"w_plus":', "a saved latent"),
+        (b"\x93NUMPY\x01\0", "a NumPy array"),
         (b"\x00\x00\x00\x18ftypheic\x00\x00", "HEIC photo; save it as JPEG"),
         (b"\x00\x00\x00\x18ftypisom\x00\x00", "video"),
         (b"<?xml version='1.0'?><svg xmlns=''>", "SVG"),
