@@ -17,7 +17,7 @@ from jaxtyping import Float32, Float64, UInt8
 
 from generators.errors import ToolkitError
 
-INSTALL = 'pip install "stylegan-invert[directions]"'
+INSTALL = "pip install '.[directions]' in the folder that this toolkit was installed from"
 # dlib's chip: where a mean face has its eyes' outer and inner corners and the base of its nose, as shares of the face's box,
 # which a margin of 0.2 surrounds on every side.
 _CHIP_POINTS = np.array(

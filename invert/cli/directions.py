@@ -117,7 +117,7 @@ def train(
     have a recipe are learnt if none is named. A table of labels has a head, a column 'index' with the number of a sample
     (the pictures lie in SAMPLES_DIR/faces) and a column of numbers; 1 and 0 will do.
 
-    Needs the scorers: pip install "stylegan-invert[directions]"
+    Needs the scorers: pip install '.[directions]' in the folder that the toolkit was installed from.
     """
     own = [option for option, value in (("--scorer", scorer), ("--labels", labels)) if value]
     if len(own) > 1 or (own and len(names) != 1):
