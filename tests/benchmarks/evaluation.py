@@ -1,6 +1,6 @@
 """Measure the evaluation itself: what it adds to the bare calls, what a second worker brings, and whether kills show.
 
-    python tests/benchmarks/evaluation.py FACES [--split val] [--count 60] [--kills 20]
+    python tests/benchmarks/evaluation.py FACES [--split val] [--count 60] [--kills 20] [--rounds 3]
 
 FACES is what ``stylegan-invert evaluate`` takes. Each worker has one thread, so the machine needs two idle cores.
 """
@@ -42,21 +42,25 @@ def seconds(command: list[str]) -> float:
 
 
 def workers(arguments: argparse.Namespace, folder: Path) -> None:
-    """Compare one worker with two, without what starting takes: the difference of a long and a short run."""
+    """Compare one worker with two in turn, without what starting takes: the difference of a long and a short run."""
     few, many = max(2, arguments.count // 6), arguments.count
-    rates = {}
-    for number in (1, 2):
-        pages = [folder / f"{number}-{count}/report.html" for count in (few, many)]
-        short, long = (seconds(evaluate(arguments, p, c, number)) for p, c in zip(pages, (few, many), strict=True))
-        rates[number] = (many - few) / (long - short)
-        say(f"{number} worker(s): {rates[number]:.2f} faces a second (whole run of {many}: {long:.1f} s)")
-    same = csv_of(folder / f"1-{many}") == csv_of(folder / f"2-{many}")
-    say(f"two workers: {rates[2] / rates[1]:.2f} times as fast; tables {'equal' if same else 'DIFFER'}")
+    ratios = []
+    for turn in range(arguments.rounds):
+        rates = {}
+        for number in (1, 2):
+            pages = [folder / f"{number}-{count}-{turn}/report.html" for count in (few, many)]
+            short, long = (seconds(evaluate(arguments, p, c, number)) for p, c in zip(pages, (few, many), strict=True))
+            rates[number] = (many - few) / (long - short)
+            say(f"{number} worker(s): {rates[number]:.2f} faces a second (whole run of {many}: {long:.1f} s)")
+        ratios.append(rates[2] / rates[1])
+        same = csv_of(folder / f"1-{many}-{turn}") == csv_of(folder / f"2-{many}-{turn}")
+        say(f"two workers: {ratios[-1]:.2f} times as fast; tables {'equal' if same else 'DIFFER'}")
+    say(f"median of {len(ratios)}: {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 def kills(arguments: argparse.Namespace, folder: Path) -> None:
     """Kill a run at random moments, finish it, and compare it with the undisturbed one."""
-    undisturbed, killed = folder / f"1-{arguments.count}", folder / "killed"
+    undisturbed, killed = folder / f"1-{arguments.count}-0", folder / "killed"
     command = evaluate(arguments, killed / "report.html", arguments.count)
     longest = seconds(evaluate(arguments, folder / "start/report.html", max(2, arguments.count // 6)))
     moments = random.Random(0)
@@ -126,6 +130,7 @@ if __name__ == "__main__":
     parser.add_argument("--split")
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3, help="one worker and two in turn; a busy machine takes more")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         overhead(given, Path(scratch))
