@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import click
 
@@ -28,6 +27,6 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
     except ToolkitError as error:
         raise click.UsageError(str(error)) from error
     if as_json:
-        click.echo(json.dumps([asdict(table) | {"published": True} for table in tables]))
+        click.echo(json.dumps([table.as_json() for table in tables]))
     else:
         click.echo("\n\n".join(table.as_markdown() for table in tables))

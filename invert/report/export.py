@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-from dataclasses import asdict
 from typing import Any
 
 from invert.evaluation.faces import RESOLUTION
@@ -111,7 +110,7 @@ def as_json(summary: Summary) -> str:
         "cost": {
             method.label: {"seconds": _finite(_mean(method)), "peak_bytes": method.peak_bytes} for method in summary.methods
         },
-        "published": [asdict(table) for table in summary.published],
+        "published": [table.as_json() for table in summary.published],
         "run": {"command": summary.command, **summary.provenance},
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

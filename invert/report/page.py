@@ -299,7 +299,7 @@ def _remarks(summary: Summary) -> str:
 def _published(summary: Summary) -> str:
     tables = []
     for table in summary.published:
-        rows = [[_text(method), *(f"<td>{cell}</td>" for cell in cells)] for method, cells in table.printed().items()]
+        rows = [[_text(method), *(f"<td>{cell}</td>" for cell in cells)] for method, cells in table.rows.items()]
         caption = (
             f"<b>Published</b>: {_text(table.title)}. Source: {_text(table.source)}. Protocol: {_text(table.protocol)}."
             f" Read from: {_text(table.read_from)}. Figures of another protocol do not compare."
