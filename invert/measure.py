@@ -22,10 +22,9 @@ from generators.errors import ToolkitError
 from invert.attributes import SCORERS, VERSION, Scorer, score_face
 from invert.errors import MetricUnavailable
 from invert.identity import Descriptor, load_descriptor
-from invert.photo import to_tensor
+from invert.photo import to_tensor, whole_file
 from invert.samples import Draw, Progress, drawer, quiet, sample_codes
 from pretrained import safetensors
-from pretrained.cache import whole_file
 
 STRENGTHS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 TRUNCATION_PSI = 0.7

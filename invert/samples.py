@@ -31,8 +31,8 @@ from generators.base import Generator
 from generators.errors import ToolkitError
 from generators.latent import WPlus
 from invert.attributes import SCORERS, VERSION, Scorer, score_face
+from invert.photo import whole_file
 from pretrained import safetensors
-from pretrained.cache import whole_file
 from pretrained.errors import BrokenFile
 
 SCORED_PX = 256

@@ -17,7 +17,7 @@ from generators.stylegan1 import StyleGAN1
 from generators.stylegan2 import StyleGAN2
 from generators.stylegan3 import StyleGAN3
 from invert.attributes import VERSION
-from invert.errors import NoFaceFound
+from invert.errors import NoFaceFound, OutputError
 from invert.samples import Samples, face_file, read_face, sample_codes, sample_folder, sample_w_plus
 from pretrained.errors import BrokenFile
 
@@ -26,6 +26,12 @@ COUNT = 12
 
 def brightness(reading) -> float:
     return float(reading.face.mean())
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_words(tiny_generator, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot be written: .*; choose another folder"):
+        sample_folder(tmp_path / "file/samples", tiny_generator, COUNT, scorers=None)
 
 
 def test_a_second_call_draws_and_scores_nothing(tiny_generator, tmp_path):
