@@ -32,6 +32,8 @@ METRICS = "mse,psnr,ssim,ms-ssim,lpips-squeeze,id-dlib"
 @click.argument("sources", nargs=-1, type=click.Path(path_type=Path, exists=True), metavar="DIR|ZIP|LIST|IMAGE...")
 @click.option(
     "--methods",
+    "--method",
+    "methods",
     default="stylemap",
     show_default=True,
     metavar="A,B",
@@ -139,7 +141,7 @@ def command(
     from editing.composition import parse_edits
     from generators.errors import ToolkitError
     from invert.evaluation.runner import Plan, evaluate
-    from invert.evaluation.team import STORE_PORT, Team, start_workers
+    from invert.evaluation.team import STORE_PORT, Team, numbers_from_environment, start_workers
     from invert.literature import published_table
     from invert.performance import keep_freed_memory
     from invert.report import as_json as to_json
@@ -149,7 +151,8 @@ def command(
     if book.resolve() in [file.resolve() for file in files_of(report)]:
         raise click.UsageError(f"--manifest {book}: the report would overwrite it; choose a name in .sqlite")
 
-    if STORE_PORT in os.environ or os.environ.get("RANK", "0") != "0":
+    rank, size, _ = numbers_from_environment()
+    if STORE_PORT in os.environ or rank:
         # What is left out of a folder was told by the process that started this one, or is by the first.
         logging.getLogger("invert.dataset").setLevel(logging.ERROR)
     tables = [published_table(name) for name in published]
@@ -174,7 +177,9 @@ def command(
         dtype=dtype,
         retry_failed=retry_failed,
     )
-    if workers > 1 and "WORLD_SIZE" not in os.environ:
+    if workers > 1 and size > 1 and STORE_PORT not in os.environ and rank == 0:
+        notify(f"--workers {workers} is left out: torchrun started {size} workers already")
+    if workers > 1 and size == 1:
         _check(plan)
         choose_device(device)
         sys.exit(start_workers([sys.executable, "-m", "invert.cli.main", *sys.argv[1:]], workers, notify))

@@ -47,8 +47,12 @@ class Team:
 
     @classmethod
     def from_environment(cls) -> Team:
-        """Join the others where ``start_workers`` or ``torchrun`` says so in the environment; else work alone."""
-        rank, size, local_rank = (int(os.environ.get(name, default)) for name, default in _VARIABLES.items())
+        """Join the others where ``start_workers`` or ``torchrun`` says so in the environment; else work alone.
+
+        Raises:
+            ToolkitError: what the environment says makes no sense, or names a meeting place that there is not.
+        """
+        rank, size, local_rank = numbers_from_environment()
         if size > 1:
             import torch.distributed as dist
 
@@ -56,7 +60,11 @@ class Team:
             if STORE_PORT in os.environ:
                 store: Store = dist.TCPStore(_HOST, int(os.environ[STORE_PORT]))  # type: ignore[attr-defined]
             else:
-                store = next(iter(dist.rendezvous("env://", rank, size)))[0]  # type: ignore[attr-defined]
+                try:
+                    store = next(iter(dist.rendezvous("env://", rank, size)))[0]  # type: ignore[attr-defined]
+                except (ValueError, RuntimeError) as error:
+                    reason = str(error).splitlines()[0]
+                    raise ToolkitError(f"the workers cannot meet ({reason}): {_ADVICE}") from error
             dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
             store.add(_JOINED, 1)
             return cls(rank, size, local_rank, store)
@@ -129,6 +137,23 @@ class Team:
             raise WorkerLost(_LOST) from error
 
 
+def numbers_from_environment() -> tuple[int, int, int]:
+    """Return RANK, WORLD_SIZE and LOCAL_RANK; 0, 1 and 0 where they are not set.
+
+    Raises:
+        ToolkitError: they are no numbers, or do not belong together.
+    """
+    given = {name: os.environ.get(name) or default for name, default in _VARIABLES.items()}
+    try:
+        rank, size, local_rank = (int(value) for value in given.values())
+        if 0 <= rank < size and local_rank >= 0:
+            return rank, size, local_rank
+    except ValueError:
+        pass
+    values = ", ".join(f"{name}={value}" for name, value in given.items())
+    raise ToolkitError(f"environment variables {values}: expected 0 <= RANK < WORLD_SIZE, 0 <= LOCAL_RANK: {_ADVICE}")
+
+
 def start_workers(command: Sequence[str], workers: int, notify: Callable[[str], None]) -> int:
     """Run a command as several processes of this machine, of which one that is killed leaves the others at work.
 
@@ -172,6 +197,7 @@ def _watch(running: dict[int, subprocess.Popen[bytes]], store: Store, notify: Ca
             return
 
 
+_ADVICE = "torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; unset them all to work alone"
 _VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
 
 

@@ -79,6 +79,23 @@ def test_one_process_needs_nobody(monkeypatch):
         team.once(lambda: (_ for _ in ()).throw(ToolkitError("x")))
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"WORLD_SIZE": "many"}, "RANK=0, WORLD_SIZE=many, LOCAL_RANK=0: expected 0 <= RANK < WORLD_SIZE"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2, WORLD_SIZE=2, LOCAL_RANK=0: expected 0 <= RANK < WORLD_SIZE"),
+        ({"WORLD_SIZE": "2"}, r"the workers cannot meet \(.*MASTER_ADDR.*\): torchrun sets .* unset them all to work alone"),
+    ],
+)
+def test_variables_that_another_program_left_behind_are_told_in_words(given, words, monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ToolkitError, match=words):
+        Team.from_environment()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("killed", "code"), [(0, 1), (1, 3)])
 def test_a_killed_worker_leaves_the_others_at_work_and_is_told_of_once(killed, code, capfd):
