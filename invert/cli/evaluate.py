@@ -140,6 +140,7 @@ def command(
     book = manifest if manifest is not None else report.with_suffix(".sqlite")
     from editing.composition import parse_edits
     from generators.errors import ToolkitError
+    from invert.cli.main import exit_code
     from invert.evaluation.runner import Plan, evaluate
     from invert.evaluation.team import STORE_PORT, Team, numbers_from_environment, start_workers
     from invert.literature import published_table
@@ -191,7 +192,7 @@ def command(
     except ToolkitError as error:
         if team.is_first_to_say(str(error)):
             raise
-        sys.exit(1)
+        sys.exit(exit_code(error))
     except KeyboardInterrupt:
         if team.is_first_to_say("stopped"):
             raise

@@ -62,15 +62,22 @@ def cli() -> None:
     """  # noqa: D301 (click reads \b as "keep these lines")
 
 
+def exit_code(error: Exception) -> int:
+    """Return what the command ends with: 2 for a mistake in it, 1 for one in what it works on."""
+    from generators.errors import UnknownName
+
+    return 2 if isinstance(error, UnknownName) else 1
+
+
 def main() -> None:
     """Run the command line; mistakes of the user's become one line, not a traceback."""
-    from generators.errors import ToolkitError, UnknownName
+    from generators.errors import ToolkitError
 
     try:
         cli(standalone_mode=False)
     except ToolkitError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(2 if isinstance(error, UnknownName) else 1)
+        sys.exit(exit_code(error))
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.Abort:

@@ -56,8 +56,8 @@ def command(
     """
     if demo == bool(photos):
         raise click.UsageError("give one photo or more, or --demo" if not photos else "give either photos or --demo")
-    _refuse_codes(photos)
     _check_some_exist(photos)
+    _refuse_codes(photos)
     from generators.errors import ToolkitError
     from invert.errors import OutputError
     from invert.performance import compile_synthesis, keep_freed_memory
@@ -138,7 +138,7 @@ def _check_some_exist(photos: tuple[Path, ...]) -> None:
 
 def _is_missing(photo: Path) -> bool:
     try:
-        return photo != Path("-") and not photo.exists()
+        return photo != Path("-") and not photo.exists() and not str(photo).startswith("seed:")  # See _refuse_codes.
     except OSError:
         return False  # Reading it says why.
 

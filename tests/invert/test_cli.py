@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -383,8 +384,11 @@ def test_a_name_that_is_unknown_is_a_mistake_in_any_command(arguments, code, wor
     assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("code", ["seed:1", "out/photo/latent.safetensors", "projected_w.npz"])
-def test_a_code_instead_of_a_photo_is_told_which_commands_take_it(run, code, monkeypatch):
+@pytest.mark.parametrize("code", ["seed:1", "latent.safetensors", "projected_w.npz"])
+def test_a_code_instead_of_a_photo_is_told_which_commands_take_it(run, code, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    if not code.startswith("seed:"):
+        Path(code).touch()
     monkeypatch.setattr("invert.tools.load_generator", lambda *_: pytest.fail("loaded"))
     result = run(code, "--edit", "smile=1")
     assert result.exit_code == 2

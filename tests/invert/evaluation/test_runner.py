@@ -150,7 +150,7 @@ def test_two_workers_give_the_table_of_one(run, start, tmp_path):
 def test_two_workers_say_a_mistake_once_and_in_words(start, extra, words):
     done = start(*extra)
     _, told = done.communicate()
-    assert done.returncode == 1
+    assert done.returncode == 2
     errors = [line for line in told.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert words in errors[0]
