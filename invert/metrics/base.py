@@ -55,7 +55,7 @@ class PairMetric:
     measure: Callable[[Image, Image], PerImage]
     """The metric itself, on images of one size in [-1, 1]."""
     resolution: int | None = METRIC_RESOLUTION
-    """Both images are brought to this side first; None compares them as they are."""
+    """Both images are brought to this side first, unless they are of one size and smaller; None: they are never."""
 
     @property
     def key(self) -> str:
@@ -77,7 +77,7 @@ class PairMetric:
             MetricError: the images do not fit each other, or the metric.
         """
         check_images(image, target)
-        if self.resolution is not None:
+        if self.resolution is not None and (image.shape != target.shape or max(image.shape[2:]) > self.resolution):
             check_aspects(self.name, image, target)
             image, target = resize(image, self.resolution), resize(target, self.resolution)
         elif image.shape != target.shape:

@@ -39,7 +39,7 @@ def check_pair_metric(key: str) -> None:
 
 
 def load_pair_metric(key: str, device: str | torch.device = "cpu") -> PairMetric:
-    """Load a metric of images and their targets; all compare at 256 px.
+    """Load a metric of images and their targets; all compare at 256 px, but two of one smaller size as they are.
 
     Args:
         key: one of ``PAIR_METRICS``; ``id-arcface:FILE`` and ``id-curricularface:FILE`` name their file.

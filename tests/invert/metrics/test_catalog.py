@@ -12,7 +12,17 @@ from torchvision.transforms.functional import normalize
 
 from generators.errors import UnknownName
 from invert.errors import ImageError, MetricError, MetricUnavailable
-from invert.metrics import PAIR_METRICS, SET_METRICS, load_features, load_pair_metric, load_set_metric, reconstruction
+from invert.inversion import resize
+from invert.metrics import (
+    PAIR_METRICS,
+    SET_METRICS,
+    load_features,
+    load_pair_metric,
+    load_set_metric,
+    mse,
+    reconstruction,
+    ssim,
+)
 from invert.metrics.base import check_image
 from invert.metrics.features import FEATURE_NETWORKS, FeatureNetwork
 from invert.perceptual import Perceptual
@@ -167,3 +177,14 @@ def test_the_published_squeezenet_separates_noise_from_faces(shared_folder, monk
     image = torch.zeros(1, 3, 256, 256)
     near, far = (metric.per_image(image + amount * torch.randn_like(image), image) for amount in (0.05, 0.5))
     assert 0 < near < far
+
+
+def test_images_of_one_small_size_are_compared_as_they_are_and_others_at_256_px():
+    random = torch.Generator().manual_seed(0)
+    small, other, large = (torch.rand(2, 3, side, side, generator=random) * 2 - 1 for side in (64, 64, 512))
+    assert torch.equal(load_pair_metric("mse").per_image(small, other), mse(small, other))
+    assert torch.equal(load_pair_metric("ssim").per_image(small, other), ssim(small, other))
+    expected = mse(resize(small, 256), resize(large, 256))
+    assert torch.equal(load_pair_metric("mse").per_image(small, large), expected)
+    with pytest.raises(MetricError, match="64x64 px: expected at least 176 px"):
+        load_pair_metric("ms-ssim").per_image(small, other)
