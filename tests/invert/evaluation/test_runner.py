@@ -21,7 +21,7 @@ from invert.cli.evaluate import remarks
 from invert.errors import MetricUnavailable, PhotoError
 from invert.evaluation.manifest import Manifest, Result, part_of
 from invert.evaluation.methods import Method
-from invert.evaluation.runner import DRAWN, Progress, evaluate
+from invert.evaluation.runner import DRAWN, STRIP_FACES, Progress, _pending, evaluate
 from invert.evaluation.team import Team, WorkerLost
 from invert.inversion import Inversion
 from invert.report import as_csv, as_latex, summarise
@@ -88,6 +88,14 @@ def test_figures_are_those_of_the_bare_calls(run, tiny_encoder, tiny_generator, 
 
 
 @pytest.mark.slow
+def test_faces_whose_edits_are_drawn_come_first_so_that_every_worker_has_some(make_plan, tmp_path):
+    finished = evaluate(make_plan(batch=1), tmp_path / "first.sqlite", CPU)
+    with Manifest(tmp_path / "second.sqlite") as book:
+        batches = _pending(finished, finished.columns[0].method, book)
+    assert len(batches) == 6
+    assert {content for batch in batches[:STRIP_FACES] for content in batch} == set(finished.strip_faces)
+
+
 def test_a_run_goes_on_where_it_was_killed(make_plan, tmp_path, run):
     undisturbed, _ = run(tmp_path / "undisturbed.sqlite")
     script = (
