@@ -101,24 +101,31 @@ def overhead(arguments: argparse.Namespace, folder: Path) -> None:
     metrics = [load_pair_metric(key) for key in keys]
     faces = from_uint8(read_faces(arguments.faces, arguments.split, limit=count)[0].numpy())
 
-    def bare() -> float:
-        began = time.process_time()
+    def typical(marks: list[float]) -> float:
+        """Take the median face: four faces, however many there are, have strips of edits drawn."""
+        return statistics.median(after - before for before, after in itertools.pairwise(marks))
+
+    def bare() -> list[float]:
+        marks = [time.process_time()]
         for face in faces.split(1):
             image = inverter(face).image
             for metric in metrics:
                 metric.per_image(image, face)
-        return time.process_time() - began
+            marks.append(time.process_time())
+        return marks
 
     bare()
-    expected = bare()
-    marks: list[float] = []
-    sources = (arguments.faces,)
+    sources, ratios = (arguments.faces,), []
     plan = Plan(sources, ("stylemap",), keys, DEFAULT_GENERATOR, split=arguments.split, limit=count, kind="aligned")
-    book = folder / "overhead.sqlite"
-    run(plan, book, torch.device("cpu"), on_progress=lambda progress: marks.append(time.process_time()))
-    # The median face: four faces, however many there are, have strips of edits drawn.
-    typical = statistics.median(after - before for before, after in itertools.pairwise(marks))
-    say(f"overhead over the bare calls: {100 * (typical * len(faces) / expected - 1):.1f} % of processor time")
+    for turn in range(arguments.rounds):
+        expected, marks = typical(bare()), list[float]()
+        book = folder / f"overhead-{turn}.sqlite"
+        run(plan, book, torch.device("cpu"), on_progress=lambda progress, marks=marks: marks.append(time.process_time()))
+        ratios.append(100 * (typical(marks) / expected - 1))
+    say(
+        f"overhead over the bare calls: {statistics.median(ratios):.1f} % of processor time"
+        f" (median of {len(ratios)}: {min(ratios):.1f} to {max(ratios):.1f})"
+    )
 
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
