@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import click
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from invert.quality import Figure
 
 
+PhotoKind: TypeAlias = Literal["auto", "aligned", "photos", "none"]
+
+
 @click.command(name="quality", context_settings={"help_option_names": ["-h", "--help"]})
 @generator_option
 @click.option(
@@ -28,6 +31,15 @@ if TYPE_CHECKING:
     help="fid, kid, pr, ppl-{z,w}-{full,end}[-crop], separability-{z,w}, eq-t, eq-t-frac, eq-r.",
 )  # fmt: skip
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR|ZIP", help="Real photos; fid, kid and pr need them.")
+@click.option(
+    "--faces",
+    "kind",
+    type=click.Choice(["auto", "aligned", "photos", "none"]),
+    default="auto",
+    show_default=True,
+    help="Of the photos. aligned: FFHQ crops; photos: the largest face is cut out; none: pictures of anything, of which the"
+    " middle square counts, as for generators of cars; auto: looks at a few.",
+)
 @click.option("--split", metavar="NAME", help="Of the photos: only those that attributes.csv puts into this split.")
 @click.option(
     "--samples", default=1000, show_default=True, metavar="N", type=click.IntRange(1),
@@ -46,6 +58,7 @@ def command(
     generator: str,
     metrics: str,
     data: Path | None,
+    kind: PhotoKind,
     split: str | None,
     samples: int,
     features: str,
@@ -88,7 +101,7 @@ def command(
     chosen = choose_device(device)
     if chosen.type == "cpu":
         keep_freed_memory()
-    photos = None if data is None else _photos(find_faces([data], split), batch, chosen)
+    photos = None if data is None else _photos(find_faces([data], split), batch, chosen, kind)
     with tqdm(unit="picture") as bar:
 
         def show(what: str, done: int) -> None:
@@ -101,23 +114,26 @@ def command(
         sys.exit(1)
 
 
-def _photos(faces: list[FaceFile], batch: int, device: torch.device) -> Iterator[torch.Tensor]:
-    """Give batches of faces in [-1, 1], as large as they are; what cannot be read is told and left out."""
+def _photos(faces: list[FaceFile], batch: int, device: torch.device, kind: PhotoKind = "auto") -> Iterator[torch.Tensor]:
+    """Give batches of pictures in [-1, 1], as large as they are; what cannot be read is told and left out."""
     import torch
 
     from generators.errors import ToolkitError
     from invert.dataset import Reader
-    from invert.evaluation.faces import kind_of, read_face
+    from invert.evaluation.faces import kind_of, read_face, read_square
     from invert.training import from_uint8
 
-    kind = kind_of(faces)
+    kind = kind_of(faces) if kind == "auto" else kind
+    advice = "" if kind == "none" else "; if these are no pictures of faces, take --faces none"
     waiting: list[torch.Tensor] = []
     with Reader() as reader:
         for face in faces:
             try:
-                image = from_uint8(read_face(reader, face, kind, resolution=None)[None])
+                pixels = read_square(reader, face) if kind == "none" else read_face(reader, face, kind, resolution=None)
+                image = from_uint8(pixels[None])
             except ToolkitError as error:
-                notify(f"left out: {error}")
+                notify(f"left out: {error}{advice}")
+                advice = ""
                 continue
             if waiting and (len(waiting) == batch or waiting[0].shape != image.shape):
                 yield torch.cat(waiting).to(device)

@@ -137,6 +137,18 @@ def read_face(
     return np.ascontiguousarray(to_uint8(image).transpose(2, 0, 1))
 
 
+def read_square(reader: Reader, face: FaceFile) -> UInt8[np.ndarray, "3 side side"]:
+    """Read the middle square of a picture of anything.
+
+    Raises:
+        PhotoError: it cannot be read.
+    """
+    photo = decode_photo(reader.read(face), face.name)
+    side = min(photo.shape[:2])
+    top, left = ((size - side) // 2 for size in photo.shape[:2])
+    return np.ascontiguousarray(photo[top : top + side, left : left + side].transpose(2, 0, 1))
+
+
 def kind_of(faces: Sequence[FaceFile]) -> Kind:
     """Tell whether pictures are aligned faces or photos, by looking at a few: the answer holds for all of a run.
 

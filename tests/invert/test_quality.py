@@ -190,6 +190,16 @@ def test_photos_and_samples_of_the_same_pictures_are_seen_alike(tiny_generator, 
         assert torch.equal(photo, sample)
 
 
+def test_pictures_of_other_things_than_faces_count_by_their_middle_square(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "car.png")
+    Image.fromarray(pixels[:, 4:28]).save(tmp_path / "square.png")
+    (batch,) = _photos(find_faces([tmp_path]), 2, torch.device("cpu"), "none")
+    assert batch.shape == (2, 3, 24, 24)
+    assert torch.equal(batch[0], batch[1])
+    assert np.array_equal(to_uint8(batch[0]), pixels[:, 4:28])
+
+
 def test_a_command_that_measures_nothing_fails_and_says_why(tiny_generator, monkeypatch):
     monkeypatch.setattr("pretrained.loading.load_generator", lambda *_, **__: tiny_generator)
     result = CliRunner().invoke(command, ["--metrics", "eq-t, kid", "--samples", "3", "--device", "cpu", "--json"])
