@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from generators.errors import ToolkitError, UnknownName
+from generators.errors import UnknownName
 
 
 @dataclass(frozen=True)
@@ -126,16 +126,15 @@ PUBLISHED = {
 """By the names that a user types."""
 
 
-def published_table(key: str) -> PublishedTable:
-    """Return a published table.
+def published_tables(key: str) -> list[PublishedTable]:
+    """Return the published table of a name; of a method's name, all tables that have figures of it.
 
     Raises:
-        UnknownName: there is none of this name.
-        ToolkitError: it is a method's name; tables that have figures of it are given.
+        UnknownName: there is none.
     """
-    if key not in PUBLISHED:
-        holding = [table.key for table in PUBLISHED.values() if key.lower() in map(str.lower, table.rows)]
-        if holding:
-            raise ToolkitError(f"no published table is called {key!r}; figures of {key} stand in: {', '.join(holding)}")
+    if key in PUBLISHED:
+        return [PUBLISHED[key]]
+    tables = [table for table in PUBLISHED.values() if key.lower() in map(str.lower, table.rows)]
+    if not tables:
         raise UnknownName("published table", key, PUBLISHED)
-    return PUBLISHED[key]
+    return tables

@@ -143,7 +143,7 @@ def command(
     from invert.cli.main import exit_code
     from invert.evaluation.runner import Plan, evaluate
     from invert.evaluation.team import STORE_PORT, Team, numbers_from_environment, start_workers
-    from invert.literature import published_table
+    from invert.literature import published_tables
     from invert.performance import keep_freed_memory
     from invert.report import as_json as to_json
     from invert.report import as_markdown, files_of, write_report
@@ -156,7 +156,7 @@ def command(
     if STORE_PORT in os.environ or rank:
         # What is left out of a folder was told by the process that started this one, or is by the first.
         logging.getLogger("invert.dataset").setLevel(logging.ERROR)
-    tables = [published_table(name) for name in published]
+    tables = [table for name in published for table in published_tables(name)]
     specs = parse_edits(edits)
     for spec in specs:
         if spec.mask is not None:

@@ -13,6 +13,8 @@ import click
 def command(names: tuple[str, ...], as_json: bool) -> None:
     """Print published tables (all, if none is named) as they were printed, with source and protocol.
 
+    The name of a method, as e4e, means all tables that have figures of it.
+
     Compare one's own figures only with those of the same images, resolution and backbones.
 
     \b
@@ -20,12 +22,13 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
     stylegan-invert literature stylemap ganinverter
     """  # noqa: D301 (click reads \b as "keep these lines")
     from generators.errors import ToolkitError
-    from invert.literature import PUBLISHED, published_table
+    from invert.literature import PUBLISHED, published_tables
 
     try:
-        tables = [published_table(name) for name in names or PUBLISHED]
+        found = [table for name in names or PUBLISHED for table in published_tables(name)]
     except ToolkitError as error:
         raise click.UsageError(str(error)) from error
+    tables = {table.key: table for table in found}.values()
     if as_json:
         click.echo(json.dumps([table.as_json() for table in tables]))
     else:
