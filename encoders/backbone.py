@@ -1,4 +1,4 @@
-"""What does an encoder see? A compact backbone for CPUs that gives features at three strides."""
+"""What does an encoder see? Backbones that give features at three strides: a compact one for CPUs, and pSp's and e4e's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,26 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from encoders import irse
 from generators.ops import fast_layout
+
+Features = tuple[Float[Tensor, "batch 128 h4 w4"], Float[Tensor, "batch 256 h8 w8"], Float[Tensor, "batch 512 h16 w16"]]
+"""Of an image, or of several in one, at strides 4, 8 and 16."""
+
+
+class Backbone(nn.Module):
+    """Base of all: what is alike from outside, so that one can take another's place."""
+
+    out_channels = (128, 256, 512)
+    """Channels of the features at strides 4, 8 and 16."""
+
+    FIRST: str
+    """Name of the weights that see the images themselves."""
+
+    @staticmethod
+    def widen(first: Float[Tensor, "64 fewer 3 3"], in_channels: int) -> Float[Tensor, "64 {in_channels} 3 3"]:
+        """Let the first weights of a network for one image serve one for several: the others are overlooked at first."""
+        return F.pad(first, (0, 0, 0, 0, 0, in_channels - first.shape[1]))
 
 
 class Fire(nn.Module):
@@ -25,7 +44,7 @@ class Fire(nn.Module):
         return F.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1))
 
 
-class SqueezeBackbone(nn.Module):
+class SqueezeBackbone(Backbone):
     """SqueezeNet 1.1 without its classifier: 0.4 billion multiplications for a 256 px face.
 
     Tensor names are torchvision's (``features.N...``), so that ImageNet weights can start a training. Unlike torchvision's,
@@ -34,11 +53,7 @@ class SqueezeBackbone(nn.Module):
     Reference: Iandola et al. 2016, arXiv:1602.07360.
     """
 
-    out_channels = (128, 256, 512)
-    """Channels of the features at strides 4, 8 and 16."""
-
     FIRST = "features.0.weight"
-    """Name of the weights that see the images themselves."""
 
     shift: Tensor
     scale: Tensor
@@ -71,14 +86,7 @@ class SqueezeBackbone(nn.Module):
         self.register_buffer("shift", shift.repeat(in_channels // 3)[:, None, None], persistent=False)
         self.register_buffer("scale", scale.repeat(in_channels // 3)[:, None, None], persistent=False)
 
-    @staticmethod
-    def widen(first: Float[Tensor, "64 fewer 3 3"], in_channels: int) -> Float[Tensor, "64 {in_channels} 3 3"]:
-        """Let the first weights of a network for one image serve one for several: the others are overlooked at first."""
-        return F.pad(first, (0, 0, 0, 0, 0, in_channels - first.shape[1]))
-
-    def forward(
-        self, image: Float[Tensor, "batch in_channels height width"]
-    ) -> tuple[Float[Tensor, "batch 128 h4 w4"], Float[Tensor, "batch 256 h8 w8"], Float[Tensor, "batch 512 h16 w16"]]:
+    def forward(self, image: Float[Tensor, "batch in_channels height width"]) -> Features:
         """Return features at strides 4, 8 and 16 of an image, or of several in one, in [-1, 1]."""
         # In one order, whatever the image's: views of photos have strides of which convolutions round otherwise.
         x = fast_layout(((image - self.shift) / self.scale).contiguous())
@@ -88,3 +96,30 @@ class SqueezeBackbone(nn.Module):
             if i in (4, 7, 12):
                 taps.append(x)
         return taps[0], taps[1], taps[2]
+
+
+class IRSEBackbone(Backbone):
+    """IR-SE50 as pSp and e4e have it, without their heads: 33 billion multiplications for a 256 px face.
+
+    Tensor names are those of ArcFace's ``model_ir_se50.pth``, which can start a training.
+    """
+
+    FIRST = "input_layer.0.weight"
+
+    units = irse.IR_50
+    """Residual units of its groups."""
+
+    def __init__(
+        self,
+        in_channels: int = 3,  # 3 for an image; 6 for two of them, one after the other.
+    ) -> None:
+        super().__init__()
+        self.input_layer, self.body = irse.input_layer(in_channels), irse.body(self.units)
+
+    def forward(self, image: Float[Tensor, "batch in_channels height width"]) -> Features:
+        """Return features at strides 4, 8 and 16 of an image, or of several in one, in [-1, 1]."""
+        return irse.pyramid_features(self.body, self.input_layer(image), self.units)
+
+
+BACKBONES: dict[str, type[Backbone]] = {"compact": SqueezeBackbone, "ir-se50": IRSEBackbone}
+"""By the name that ``--backbone`` takes."""

@@ -28,6 +28,8 @@ class Encoder(nn.Module):
     """Layers of the generator whose codes it gives."""
     w_dim: int
     """Width of a style."""
+    backbone_name: str = "unknown"
+    """What it sees with: ``compact``, ``ir-se50`` or ``resnet-34``."""
     deltas: bool = False
     """Whether it starts from one style and adds deltas, so that ``stage`` matters."""
     stage: int | None = None

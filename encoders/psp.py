@@ -81,6 +81,7 @@ class PublishedEncoder(Encoder):
 class IRSEEncoder(PublishedEncoder):
     """Base of those for faces, whose backbone is IR-SE50."""
 
+    backbone_name = "ir-se50"
     units = irse.IR_50
     """Residual units of the backbone's groups."""
 

@@ -31,6 +31,7 @@ class ResNetEncoder(PublishedEncoder):
     Reference: He et al. 2016, arXiv:1512.03385.
     """
 
+    backbone_name = "resnet-34"
     units = (3, 4, 6, 3)
     """Residual units of the backbone's groups."""
 

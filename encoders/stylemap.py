@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from encoders.backbone import SqueezeBackbone
+from encoders.backbone import BACKBONES
 from encoders.base import Encoder, add_deltas
+from generators.errors import UnknownName
 from generators.latent import COARSE, FINE, MIDDLE, Latent, StyleMap
 
 Image256 = Float[Tensor, "batch {self.in_channels} 256 256"]
@@ -128,7 +129,7 @@ class StyleMapEncoder(Encoder):
     """Encode a 256 px face as a stylemap: coarse and middle layers as maps, fine layers as vectors.
 
     With ``sizes=(1, 1, 1)`` it is pSp on the same backbone and returns a w_plus; with ``deltas`` as well it is e4e. See
-    ``encoders.compact`` for the kinds by name.
+    ``encoders.compact`` for the kinds by name. With ``backbone="ir-se50"`` it sees what the published pSp and e4e do.
     """
 
     def __init__(
@@ -142,15 +143,18 @@ class StyleMapEncoder(Encoder):
         in_channels: int = 3,  # 6: an image, and what was drawn so far (ReStyle).
         looks: int = 1,  # At a face, where nobody says: see ``encoders.feedback``.
         context: int = 0,  # Width of what a look at the whole face adds to every pixel of all maps.
+        backbone: str = "compact",  # What it sees with: a key of ``encoders.backbone.BACKBONES``.
     ) -> None:
         super().__init__()
+        if backbone not in BACKBONES:
+            raise UnknownName("backbone", backbone, BACKBONES)
         self.looks, self.context = looks, context
         self.num_ws, self.w_dim, self.sizes = num_ws, w_dim, tuple(sizes)
         self.pyramid_channels, self.width = tuple(pyramid_channels), width
         self.deltas, self.in_channels = deltas, in_channels
         coarse, middle, fine = pyramid_channels
-        c1, c2, c3 = SqueezeBackbone.out_channels
-        self.backbone = SqueezeBackbone(in_channels)
+        self.backbone_name, self.backbone = backbone, BACKBONES[backbone](in_channels)
+        c1, c2, c3 = self.backbone.out_channels
         self.top = nn.Conv2d(c3, coarse, 1)
         self.lateral2, self.lateral1 = nn.Conv2d(c2, middle, 1), nn.Conv2d(c1, fine, 1)
         self.down2, self.down1 = nn.Conv2d(coarse, middle, 1), nn.Conv2d(middle, fine, 1)

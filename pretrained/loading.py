@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from encoders.arcface import ArcFace
+from encoders.backbone import BACKBONES
 from encoders.base import Encoder
 from encoders.psp import PublishedEncoder
 from encoders.stylemap import StyleMapEncoder
@@ -212,7 +213,7 @@ def _own_encoder(path: Path, method: str | None) -> Encoder:
         encoder = build(ENCODERS[architecture], arguments, tensors, str(path))
         kinds = tuple(name for name, members in METHODS.items() if architecture in members)
     else:
-        encoder = build(StyleMapEncoder, _encoder_arguments(card.get("arguments"), path), tensors, str(path))
+        encoder = build(StyleMapEncoder, _encoder_arguments(card, path), tensors, str(path))
         kinds = _kinds(encoder)
     if method is not None and method not in kinds:
         found = f"of the method {kinds[0]}" if kinds else "one of stylemaps"
@@ -247,8 +248,12 @@ def _published_encoder(checkpoint: Checkpoint, method: str | None, notify: Calla
     return encoder
 
 
-def _encoder_arguments(card: Any, path: Path) -> dict[str, Any]:
-    """Read the constructor arguments that cannot be deduced from shapes, trusting nothing."""
+def _encoder_arguments(whole: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Read the constructor arguments that cannot be deduced from shapes off a file's card, trusting nothing."""
+    backbone = whole.get("backbone", "compact")  # Files from before there was another.
+    if backbone not in tuple(BACKBONES):
+        raise BrokenFile(f"{path}: its card names the backbone {str(backbone)[:40]!r}: expected {' or '.join(BACKBONES)}")
+    card: Any = whole.get("arguments")
     card = card if isinstance(card, dict) else {}
     arguments = {key: card.get(key) for key in ("num_ws", "w_dim", "width")}
     triples = {key: card.get(key) for key in ("sizes", "pyramid_channels")}
@@ -262,7 +267,7 @@ def _encoder_arguments(card: Any, path: Path) -> dict[str, Any]:
     is_sane = is_sane and type(options["context"]) is int and 0 <= options["context"] <= 4096
     if not is_sane or type(options["deltas"]) is not bool or options["in_channels"] not in (3, 6):
         raise BrokenFile(f"{path}: its card does not describe a StyleMap encoder: {card or 'it is empty'}")
-    return arguments | {key: tuple(value) for key, value in triples.items()} | options
+    return arguments | {key: tuple(value) for key, value in triples.items()} | options | {"backbone": backbone}
 
 
 def build(network: Callable[..., Network], arguments: dict[str, Any], tensors: dict[str, Tensor], what: str) -> Network:
@@ -315,6 +320,7 @@ def describe_encoder(encoder: Encoder) -> dict[str, Any]:
         names += ("bars",)
     return {
         "architecture": "stylemap" if isinstance(encoder, StyleMapEncoder) else type(encoder).__name__,
+        "backbone": encoder.backbone_name,
         "arguments": {name: getattr(encoder, name) for name in names},
     }
 

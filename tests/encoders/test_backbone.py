@@ -6,7 +6,9 @@ import pytest
 import torch
 from torchvision.models import squeezenet1_1
 
-from encoders.backbone import SqueezeBackbone
+from encoders import irse
+from encoders.arcface import ArcFace
+from encoders.backbone import IRSEBackbone, SqueezeBackbone
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +51,18 @@ def test_gradients_reach_the_image(backbone):
     image = faces(1, 64).requires_grad_(True)
     sum(x.square().mean() for x in backbone(image)).backward()
     assert image.grad.abs().sum() > 0
+
+
+def test_ir_se50_has_arcfaces_names_and_the_same_three_features(monkeypatch):
+    with torch.device("meta"):
+        published = ArcFace().state_dict()
+        network = IRSEBackbone()
+    own = {name: value.shape for name, value in network.state_dict().items()}
+    assert own == {name: value.shape for name, value in published.items() if not name.startswith("output_layer.")}
+    assert IRSEBackbone.FIRST in own
+    monkeypatch.setattr(IRSEBackbone, "units", (1, 1, 1, 1))
+    small = IRSEBackbone().eval().requires_grad_(False)
+    assert [tuple(x.shape) for x in small(faces())] == [(1, 128, 64, 64), (1, 256, 32, 32), (1, 512, 16, 16)]
+    image = faces(1, 64)
+    expected = irse.pyramid_features(small.body, small.input_layer(image), (1, 1, 1, 1))
+    assert all(torch.equal(a, b) for a, b in zip(small(image), expected, strict=True))

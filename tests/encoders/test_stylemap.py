@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from encoders.backbone import IRSEBackbone
 from encoders.stylemap import Map2Map, StyleMapEncoder, narrowed
+from generators.errors import UnknownName
 from generators.latent import as_stylemaps, check_latent, space_of
 
 
@@ -134,6 +136,21 @@ def test_a_state_dict_fills_a_second_encoder(small):
     first, second = small(), StyleMapEncoder(12, 6, pyramid_channels=(8, 8, 8), width=8)
     second.load_state_dict(first.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(first(faces()), second(faces()), strict=True))
+
+
+def test_it_sees_with_ir_se50_too_and_all_else_stays_the_same(small, monkeypatch):
+    monkeypatch.setattr(IRSEBackbone, "units", (1, 1, 1, 1))
+    compact, other = small(sizes=(2, 4, 8)), small(sizes=(2, 4, 8), backbone="ir-se50")
+    assert (compact.backbone_name, other.backbone_name) == ("compact", "ir-se50")
+    assert isinstance(other.backbone, IRSEBackbone)
+    assert spatial_sizes(other(faces())) == [2] * 4 + [4] * 4 + [8] * 4
+
+    def heads(encoder):
+        return {name: value.shape for name, value in encoder.state_dict().items() if not name.startswith("backbone.")}
+
+    assert heads(other) == heads(compact)
+    with pytest.raises(UnknownName, match="known: compact, ir-se50"):
+        small(backbone="resnet")
 
 
 def test_the_names_of_its_tensors_stay_those_of_the_weights_that_ship():

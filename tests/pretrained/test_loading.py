@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from encoders.backbone import IRSEBackbone
 from encoders.compact import compact_encoder
 from encoders.stylemap import StyleMapEncoder
 from generators.base import Identity
@@ -238,6 +239,30 @@ def test_other_kinds_of_encoders_come_back_as_they_were(tmp_path, arguments):
     save_encoder(tmp_path / "e.safetensors", encoder, Identity("mine"))
     found = load_encoder(tmp_path / "e.safetensors")
     assert (found.deltas, found.in_channels, found.context) == (encoder.deltas, encoder.in_channels, encoder.context)
+
+
+def test_an_encoder_on_another_backbone_comes_back_on_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(IRSEBackbone, "units", (1, 1, 1, 1))
+    encoder = StyleMapEncoder(12, 32, pyramid_channels=(16, 12, 8), width=16, backbone="ir-se50")
+    save_encoder(tmp_path / "e.safetensors", encoder, Identity("mine"))
+    found = load_encoder(tmp_path / "e.safetensors")
+    assert found.backbone_name == "ir-se50"
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value.half().to(value.dtype)), name
+
+
+@pytest.mark.parametrize("backbone", ["resnet", ["compact"], None])
+def test_a_file_that_names_no_known_backbone_is_refused(tmp_path, tiny_encoder, tiny_generator, backbone):
+    save_encoder(tmp_path / "e.safetensors", tiny_encoder, tiny_generator.identity, backbone=backbone)
+    with pytest.raises(BrokenFile, match=r"its card names the backbone .*: expected compact or ir-se50"):
+        load_encoder(tmp_path / "e.safetensors")
+
+
+def test_a_file_of_before_backbones_were_named_is_on_the_compact_one(encoder_file):
+    tensors, card = safetensors.load(encoder_file)
+    assert card.pop("backbone") == "compact"
+    safetensors.save(encoder_file, tensors, card)
+    assert load_encoder(encoder_file).backbone_name == "compact"
 
 
 @pytest.mark.parametrize(
