@@ -44,6 +44,10 @@ class Encoder(nn.Module):
         """The space of the codes it returns."""
         return "w_plus"
 
+    def styles_to_deltas(self) -> None:
+        """Turn weights learnt for styles into weights for ``deltas``: every layer begins as the first layer's style."""
+        raise NotImplementedError
+
     @property
     def active_layers(self) -> int:
         """How many layers, from the first on, have what is their own at this stage."""

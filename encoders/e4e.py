@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from encoders.psp import ImageBatch, PyramidEncoder
 from generators.latent import WPlus
@@ -25,9 +25,21 @@ class Encoder4Editing(PyramidEncoder):
 
     deltas = True
 
+    def styles_to_deltas(self) -> None:
+        """Turn pSp's weights into weights for e4e: every layer begins as the first layer's style."""
+        forget_deltas(self.styles)
+
     def forward(self, image: ImageBatch) -> WPlus:
         """Encode faces in [-1, 1], aligned like FFHQ."""
         return from_deltas(self.head_outputs(image, self.active_layers), self.num_ws) + self.w_avg
+
+
+@torch.no_grad()
+def forget_deltas(heads: nn.ModuleList) -> None:
+    """Let heads of deltas, all but the first, begin with none; what they read off the features stays."""
+    for head in list(heads)[1:]:
+        nn.init.zeros_(head.get_parameter("linear.weight"))
+        nn.init.zeros_(head.get_parameter("linear.bias"))
 
 
 def from_deltas(outputs: Sequence[Float[Tensor, "batch w_dim"]], num_ws: int) -> Float[Tensor, "batch {num_ws} w_dim"]:

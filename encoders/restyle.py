@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoders.base import Encoder
-from encoders.e4e import from_deltas
+from encoders.e4e import forget_deltas, from_deltas
 from encoders.psp import ImageBatch, IRSEEncoder, Map2Style, PublishedEncoder
 from generators.base import Generator
 from generators.errors import LatentMismatch
@@ -78,6 +78,10 @@ class ProgressiveReStyleEncoder(ReStyleEncoder):
     """ReStyle over e4e: w_0 from the first head, deltas from the others; ``stage`` turns them on one by one."""
 
     deltas = True
+
+    def styles_to_deltas(self) -> None:
+        """Turn the weights of ReStyle over pSp into weights for this: every layer begins as the first layer's style."""
+        forget_deltas(self.styles)
 
     def forward(self, image: ImageBatch) -> WPlus:
         """Return the change of the code so far, plus ``w_avg``."""

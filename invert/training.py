@@ -21,6 +21,7 @@ import itertools
 import json
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,7 +38,9 @@ from torch import Tensor, nn
 
 from editing.composition import parse_edits
 from editing.errors import EditError
+from encoders.backbone import BACKBONES, IRSEBackbone
 from encoders.base import Encoder
+from encoders.psp import PublishedEncoder
 from encoders.stylemap import StyleMapEncoder, narrowed
 from encoders.training.distributed import barrier, broadcast, rank, world_size
 from encoders.training.losses import Losses
@@ -48,9 +51,12 @@ from generators.mobilestylegan import MobileStyleGAN
 from generators.preview import PreviewHead
 from invert.edits import as_edit, check_name, load_directions
 from invert.photo import whole_file
+from pretrained.checkpoints import read_checkpoint
 from pretrained.directions import direction_names
-from pretrained.errors import BrokenFile
+from pretrained.encoders import load_arcface
+from pretrained.errors import BrokenFile, ForeignFile
 from pretrained.loading import describe_encoder, load_encoder
+from pretrained.psp import ENCODERS, METHODS
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +143,7 @@ def train_encoder(
             None: that term is off.
         start: what this run begins with, where it does not go on: the folder of another one (its moving average, preview
             and sampled faces; of one for another generator its moving average alone), or a file or name that
-            ``load_encoder`` takes.
+            ``load_encoder`` takes; or ArcFace's file, for the backbone alone.
         faces: the folder of a run whose sampled faces and preview, as it began, serve this one too: drawing and fitting them
             takes long.
         notify: told where ``start`` was trained for another generator.
@@ -252,6 +258,9 @@ def begin_with(
 ) -> bool:
     """Give an encoder, of any kind on the same backbone, the weights of another: a run's best moving average, or a file's.
 
+    A published file may have heads for more layers than the generator: the first ones serve. Of ArcFace's file the backbone
+    alone is taken.
+
     An encoder of deltas begins with the other's coarse styles in all layers, unless that is one of deltas itself. ReStyle's
     overlooks at first what was drawn, and begins with the strongest channels of the other's heads where its own are
     narrower. Its ``w_avg`` stays: codes are offsets from the mean of its own generator. Where the other encoder is known to
@@ -263,6 +272,8 @@ def begin_with(
     Raises:
         ToolkitError: there is no run, or its encoder or preview is of another shape.
     """
+    if _begin_with_face(start, encoder):
+        return False
     run = Path(start)
     has_deltas, drawn = False, None
     if run.is_dir():
@@ -271,7 +282,7 @@ def begin_with(
         weights, drawn, has_deltas = _read_run(run)
         theirs = _generator_of(run / "plan.json")
     else:
-        source = load_encoder(start)
+        source = _load_start(start, encoder)
         weights, has_deltas = source.state_dict(), source.deltas
         theirs = source.identity if source.identity.sha256 else None
     if not _fits(theirs, ours := encoder.identity):
@@ -279,6 +290,12 @@ def begin_with(
         if rank() == 0:
             notify(f"{start} was trained for the generator {theirs}, not for {ours}: nothing but its weights is taken")
     weights = {**weights, "w_avg": encoder.w_avg}
+    if (seen := _backbone_of(weights)) != (own := _backbone_of(encoder.state_dict())):
+        raise ToolkitError(f"{start} holds another encoder or preview: its backbone is {seen}, and --backbone {own}")
+    if isinstance(encoder, PublishedEncoder):
+        if has_deltas and not encoder.deltas:
+            raise ToolkitError(f"{start} gives one style and deltas from it: begin with an encoder of whole styles")
+        weights = _first_heads(weights, encoder.num_ws)
     if isinstance(encoder, StyleMapEncoder) and encoder.context:
         # An overview begins with adding nothing, where the other encoder has none.
         weights = {f"overview.{name}": value for name, value in encoder.overview.state_dict().items()} | weights
@@ -290,7 +307,7 @@ def begin_with(
             preview.load_state_dict(drawn)
     except RuntimeError as error:
         raise ToolkitError(f"{start} holds another encoder or preview: {error}") from error
-    if isinstance(encoder, StyleMapEncoder) and encoder.deltas and not has_deltas:
+    if encoder.deltas and not has_deltas:
         encoder.styles_to_deltas()
     return preview is not None and drawn is not None
 
@@ -309,7 +326,54 @@ def _read_run(run: Path) -> tuple[dict[str, Tensor], dict[str, Tensor] | None, b
             weights = dict(best["average"])
     if "encoder.arguments.deltas" not in known and (run / "encoder.safetensors").is_file():  # A run of before that.
         known = _flat(describe_encoder(load_encoder(run / "encoder.safetensors")), "encoder.")
-    return weights, drawn, bool(known.get("encoder.arguments.deltas"))
+    published = ENCODERS.get(str(known.get("encoder.architecture")))
+    return weights, drawn, published.deltas if published else bool(known.get("encoder.arguments.deltas"))
+
+
+def _load_start(start: Path | str, encoder: Encoder) -> Encoder:
+    """Load what a run begins with; where nothing in a file tells which of two encoders it holds, the one to be trained."""
+    try:
+        return load_encoder(start)
+    except ForeignFile:
+        methods = [name for name, members in METHODS.items() if type(encoder).__name__ in members]
+        if not methods:
+            raise
+        return load_encoder(start, method=min(methods, key=lambda name: len(METHODS[name])))  # "restyle" means either.
+
+
+def _begin_with_face(start: Path | str, encoder: Encoder) -> bool:
+    """Give an encoder the backbone of a face network, and tell whether ``start`` is a file of one."""
+    file = Path(start)
+    if not file.is_file() or "face" not in read_checkpoint(file).readers:
+        return False
+    prefix = "backbone." if isinstance(encoder, StyleMapEncoder) else ""
+    parts = ("input_layer.", "body.")
+    face = {prefix + name: value for name, value in load_arcface(file).state_dict().items() if name.startswith(parts)}
+    state = encoder.state_dict()
+    if face.keys() != {name for name in state if name.startswith(tuple(prefix + part for part in parts))}:
+        raise ToolkitError(f"{start} holds a face network on another backbone than this run's: ArcFace's is for ir-se50")
+    face[prefix + IRSEBackbone.FIRST] = IRSEBackbone.widen(face[prefix + IRSEBackbone.FIRST], encoder.in_channels)
+    encoder.load_state_dict(state | face)
+    return True
+
+
+def _backbone_of(weights: Mapping[str, Tensor]) -> str:
+    """Name the backbone that an encoder's weights are for."""
+    return next((name for first, name in _FIRST.items() if first in weights), "unknown")
+
+
+_FIRST = {
+    **{f"backbone.{network.FIRST}": name for name, network in BACKBONES.items()},
+    IRSEBackbone.FIRST: "ir-se50",
+    "conv1.weight": "resnet-34",
+}
+"""Tensors that only one backbone has, of the StyleMap encoder and of published ones."""
+
+
+def _first_heads(weights: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Leave out the heads of layers that a smaller generator lacks: its layers are a larger one's first."""
+    last = re.compile(r"styles\.(\d+)\.")
+    return {name: value for name, value in weights.items() if not (head := last.match(name)) or int(head[1]) < count}
 
 
 def _for_two_images(weights: Mapping[str, Tensor], encoder: StyleMapEncoder) -> dict[str, Tensor]:

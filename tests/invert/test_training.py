@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import functools
 import itertools
 import json
 import math
@@ -17,8 +18,13 @@ from torch import nn
 import invert.training
 from editing.directions import Direction
 from editing.errors import EditError
+from encoders.arcface import ArcFace
+from encoders.backbone import IRSEBackbone
 from encoders.compact import compact_encoder
-from encoders.psp import GradualStyleEncoder
+from encoders.e4e import Encoder4Editing
+from encoders.psp import GradualStyleEncoder, IRSEEncoder
+from encoders.restyle import BackboneEncoder
+from encoders.stylemap import StyleMapEncoder
 from generators.base import Identity
 from generators.errors import ToolkitError, UnknownName
 from generators.preview import PreviewHead
@@ -226,6 +232,86 @@ def test_restyle_begins_with_what_an_encoder_of_single_faces_sees_in_them(tmp_pa
     for ours, theirs in zip(encoder.features(torch.cat([face, drawn], 1)), seen, strict=True):
         torch.testing.assert_close(ours, theirs)
     assert torch.equal(encoder.top.weight, single.top.weight.half().float())
+
+
+@pytest.fixture
+def build(monkeypatch, tiny_generator):
+    """A builder of published encoders for the tiny generator, with a short backbone."""
+    for network in (IRSEBackbone, IRSEEncoder):
+        monkeypatch.setattr(network, "units", (1, 1, 1, 1))
+
+    def build_short(network, num_ws=12, seed=0):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            encoder = network(num_ws, 32).eval().requires_grad_(False)
+        encoder.w_avg.copy_(tiny_generator.w_avg)
+        return encoder
+
+    return build_short
+
+
+@pytest.fixture
+def publish(build, tmp_path):
+    """A writer of encoders as pSp, e4e and ReStyle publish them, with more layers than the tiny generator."""
+
+    def write(network, told=True):
+        encoder = build(network, 14, seed=1)
+        state = {f"encoder.{name}": value for name, value in encoder.state_dict().items() if name != "w_avg"}
+        options = {"opts": {"encoder_type": network.__name__}} if told else {}
+        torch.save({"state_dict": state, "latent_avg": torch.zeros(32), **options}, tmp_path / "published.pt")
+        return encoder, tmp_path / "published.pt"
+
+    return write
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("network", [GradualStyleEncoder, Encoder4Editing, BackboneEncoder])
+def test_a_run_begins_with_the_first_heads_of_a_published_encoder(build, publish, network, told):
+    theirs, file = publish(network, told)
+    encoder = build(network)
+    assert not begin_with(file, encoder, None, notify=lambda _: None)
+    face = torch.rand(1, encoder.in_channels, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    torch.testing.assert_close(encoder(face) - encoder.w_avg, theirs(face)[:, :12] - theirs.w_avg[:12])
+
+
+def test_e4e_begins_with_psps_first_style_in_all_layers_and_not_the_other_way_round(build, publish):
+    psp, file = publish(GradualStyleEncoder)
+    encoder, face = build(Encoder4Editing), torch.zeros(1, 3, 256, 256)
+    begin_with(file, encoder, None, notify=lambda _: None)
+    latent = encoder(face) - encoder.w_avg
+    torch.testing.assert_close(latent, (psp(face) - psp.w_avg)[:, :1].expand_as(latent))
+    with pytest.raises(ToolkitError, match=r"published\.pt gives one style and deltas from it"):
+        begin_with(publish(Encoder4Editing)[1], build(GradualStyleEncoder), None)
+
+
+def test_deltas_of_a_run_of_the_published_e4e_stay(tmp_path, build, tiny_generator, cheap_distance, faces):
+    plan = replace(PLAN, steps=1, batch_real=0, batch_sampled=1, samples=1, preview_resolution=0, own=0)
+    trained = build(Encoder4Editing).requires_grad_(True)
+    first = train_encoder(trained, tiny_generator, cheap_distance, faces[:0], None, tmp_path, plan)
+    encoder = build(Encoder4Editing, seed=1)
+    begin_with(tmp_path, encoder, None)
+    assert_same_weights(encoder, first)
+
+
+@pytest.mark.parametrize("network", [GradualStyleEncoder, BackboneEncoder, StyleMapEncoder])
+def test_a_run_begins_with_the_backbone_of_arcface_and_heads_of_its_own(tmp_path, build, network):
+    face = ArcFace(units=(1, 1, 1, 1))
+    torch.save(face.state_dict(), tmp_path / "model_ir_se50.pth")
+    if network is StyleMapEncoder:
+        network = functools.partial(StyleMapEncoder, backbone="ir-se50")
+    encoder, before = build(network), build(network).state_dict()
+    assert not begin_with(tmp_path / "model_ir_se50.pth", encoder, None)
+    for name, value in encoder.state_dict().items():
+        known = face.state_dict().get(name.removeprefix("backbone."), before[name])
+        assert torch.equal(value[:, :3] if value.ndim == 4 else value, known[:, :3] if value.ndim == 4 else known), name
+    with pytest.raises(ToolkitError, match="a face network on another backbone than this run's"):
+        begin_with(tmp_path / "model_ir_se50.pth", StyleMapEncoder(12, 32, width=4), None)
+
+
+def test_an_encoder_on_another_backbone_is_refused_by_its_name(build, tmp_path, tiny_generator, tiny_encoder):
+    save_encoder(tmp_path / "e.safetensors", tiny_encoder, tiny_generator.identity)
+    with pytest.raises(ToolkitError, match="its backbone is compact, and --backbone ir-se50"):
+        begin_with(tmp_path / "e.safetensors", build(GradualStyleEncoder), None)
 
 
 def test_faces_that_are_moved_by_edits_come_after_the_others(tmp_path, tiny_generator):
