@@ -828,6 +828,8 @@ def _check_plan(folder: Path, described: dict[str, Any], generator: Generator) -
     with _damage_in_words(file):
         before = _flat(json.loads(file.read_text()))
     _check_generator(file, generator)
+    if before.get("encoder.architecture") == "stylemap":  # There was no other backbone before they were named.
+        before.setdefault("encoder.backbone", "compact")
     if not (before.get("edits") and before.get("samples")):
         before.pop("edited", None)  # It did nothing, and is refused today.
     free = ("steps", "every", "validation", "generator")

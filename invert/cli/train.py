@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SAMPLED = "sampled"
 """In the place of a folder of real faces: there are none."""
 METHODS = ("psp", "e4e", "restyle", "stylemap", "stylemap-e")
+BACKBONES = ("compact", "ir-se50")
 
 
 @click.command(name="train", context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,8 +41,12 @@ METHODS = ("psp", "e4e", "restyle", "stylemap", "stylemap-e")
 @click.option("--val-count", default=24, show_default=True, metavar="N", type=click.IntRange(1), help="How many of them.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", show_default="runs/METHOD",
               help="The run; the same command goes on with a run that was stopped.")  # fmt: skip
+@click.option("--backbone", default=BACKBONES[0], show_default=True, type=click.Choice(BACKBONES),
+              help="What the encoder sees with. ir-se50: the papers' own networks, for GPUs; psp, e4e and restyle are "
+                   "the published ones.")  # fmt: skip
 @click.option("--start", metavar="DIR|FILE|NAME",
-              help="Begin with another run (its encoder, preview and sampled faces), or with an encoder.")  # fmt: skip
+              help="Begin with another run (its encoder, preview and sampled faces), or with an encoder on the same "
+                   "backbone: for ir-se50 also a published .pt, or ArcFace's model_ir_se50.pth.")  # fmt: skip
 @click.option("--faces", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
               help="Take the sampled faces and the preview of another run.")  # fmt: skip
 @click.option("--sizes", metavar="C,M,F", help="Sides of the coarse, middle and fine style maps.")
@@ -96,6 +101,7 @@ def command(
     val_split: str | None,
     val_count: int,
     output: Path | None,
+    backbone: str,
     start: str | None,
     faces: Path | None,
     sizes: str | None,
@@ -117,7 +123,9 @@ def command(
     import torch
     from tqdm import tqdm
 
-    from encoders.compact import compact_encoder
+    from encoders.backbone import SqueezeBackbone
+    from encoders.base import Encoder
+    from encoders.kinds import build_encoder
     from encoders.stylemap import StyleMapEncoder
     from encoders.training.distributed import rank
     from invert.dataset import read_faces
@@ -152,11 +160,14 @@ def command(
     real = torch.zeros(0, 3, 256, 256, dtype=torch.uint8) if is_sampled else read_faces(data, split)[0]
     watched = None if validation is None else read_faces(validation, val_split, limit=val_count)[0]
     torch.manual_seed(plan.seed)
-    encoder = compact_encoder(method, network.num_ws, network.w_dim, **({"sizes": _triple(sizes)} if sizes else {}))
-    if start is None:
+    encoder = build_encoder(method, backbone, network.num_ws, network.w_dim, _triple(sizes) if sizes else None)
+    if start is None and backbone == "ir-se50" and not (output / "checkpoint.pt").is_file():
+        notify("the backbone starts from random weights: --start model_ir_se50.pth begins with ArcFace's")
+    if start is None and backbone == "compact":
+        assert isinstance(encoder, StyleMapEncoder)
         try:
             seen = squeezenet_imagenet()
-            seen[encoder.backbone.FIRST] = encoder.backbone.widen(seen[encoder.backbone.FIRST], encoder.in_channels)
+            seen[SqueezeBackbone.FIRST] = SqueezeBackbone.widen(seen[SqueezeBackbone.FIRST], encoder.in_channels)
             encoder.backbone.load_state_dict(seen)
         except DownloadFailed as error:
             notify(f"{error}. The backbone starts from random weights")
@@ -177,7 +188,7 @@ def command(
             encoder, network, perceptual, real, watched, output, plan, report, likeness, start, faces, notify
         )
     if rank() == 0:
-        assert isinstance(average, StyleMapEncoder)
+        assert isinstance(average, Encoder)
         target = output / "encoder.safetensors"
         card = {"method": method, "plan": asdict(plan), "perceptual": perceptual.name, "faces": len(real)}
         save_encoder(target, average, network.identity, **card)

@@ -13,9 +13,16 @@ from click.testing import CliRunner
 from PIL import Image
 
 from editing.directions import Direction
-from encoders.compact import compact_encoder
+from encoders import backbone
+from encoders.backbone import IRSEBackbone
+from encoders.compact import COMPACT, compact_encoder
+from encoders.e4e import Encoder4Editing
+from encoders.psp import GradualStyleEncoder, IRSEEncoder
+from encoders.restyle import BackboneEncoder
+from encoders.stylemap import StyleMapEncoder
 from invert.cli.main import cli
-from invert.cli.train import _identity_loss, _join_processes, command
+from invert.cli.train import BACKBONES, METHODS, _identity_loss, _join_processes, command
+from invert.inverters import load_inverter
 from pretrained.directions import save_direction
 from pretrained.loading import load_encoder
 
@@ -26,7 +33,7 @@ def train(generator_file, cheap_distance, monkeypatch, tmp_path):
     monkeypatch.setattr("invert.perceptual.load_training_perceptual", lambda *_: cheap_distance)
     monkeypatch.setattr("invert.performance.keep_freed_memory", lambda: False)
     small = {"pyramid_channels": (8, 8, 8), "width": 8}
-    monkeypatch.setattr("encoders.compact.compact_encoder", lambda *given, **more: compact_encoder(*given, **small, **more))
+    monkeypatch.setattr("encoders.kinds.compact_encoder", lambda *given, **more: compact_encoder(*given, **small, **more))
     encoder = compact_encoder("stylemap", 12, 32, **small)
     monkeypatch.setattr("pretrained.lpips.squeezenet_imagenet", encoder.backbone.state_dict)
     faces = tmp_path / "faces"
@@ -119,11 +126,67 @@ def test_the_identity_term_is_named_after_its_weights(monkeypatch, tmp_path):
     assert _identity_loss(tmp_path / "arcface.pth", torch.device("cpu")).name != first.name
 
 
+@pytest.fixture
+def short(monkeypatch):
+    """Let IR-SE50 have one residual unit a group, and a step look at one face."""
+    for network in (IRSEBackbone, IRSEEncoder):
+        monkeypatch.setattr(network, "units", (1, 1, 1, 1))
+    return ("--data", "sampled", "--samples", 2, "--batch-sampled", 1, "--own", 0, "--backbone", "ir-se50")
+
+
+@pytest.mark.parametrize(
+    ("kind", "network"),
+    [("psp", GradualStyleEncoder), ("e4e", Encoder4Editing), ("restyle", BackboneEncoder), ("stylemap", StyleMapEncoder)],
+)
+def test_the_papers_own_networks_are_trained_and_used(train, short, kind, network, tmp_path, tiny_generator):
+    result = train(kind, *short)
+    assert result.exit_code == 0, result.output
+    assert "starts from random weights: --start model_ir_se50.pth" in result.output
+    file = tmp_path / "run" / "encoder.safetensors"
+    inverter = load_inverter(str(file), tiny_generator, looks=1)
+    assert type(inverter.encoder) is network
+    assert inverter.encoder.backbone_name == "ir-se50"
+    assert inverter(torch.zeros(1, 3, 256, 256)).image.shape == (1, 3, 256, 256)
+
+
+def test_a_run_on_one_backbone_goes_on_and_not_on_another(train, short, tmp_path):
+    for steps in (1, 2):
+        result = train("stylemap", *short, "--steps", steps)
+        assert result.exit_code == 0, result.output
+    assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 3
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["encoder"]["backbone"] == "ir-se50"
+    refused = train("stylemap", *short[:-1], "compact", "--steps", 2)
+    assert "holds a run with another encoder.backbone" in str(refused.exception)
+    assert "the same settings (encoder.backbone=ir-se50)" in str(refused.exception)
+
+
+def test_a_run_of_before_backbones_were_named_is_on_the_compact_one(train, short, tmp_path):
+    given = ("stylemap", *short[:-1], "compact")
+    assert train(*given).exit_code == 0
+    file = tmp_path / "run" / "plan.json"
+    plan = json.loads(file.read_text())
+    assert plan["encoder"].pop("backbone") == "compact"
+    file.write_text(json.dumps(plan))
+    assert "encoder.backbone=compact" in str(train("stylemap", *short).exception)
+    assert train(*given, "--steps", 2).exit_code == 0
+
+
+def test_maps_of_a_network_without_maps_are_refused(train, short, tmp_path):
+    result = train("psp", *short, "--sizes", "2,4,1")
+    assert "psp on ir-se50 gives one style a layer" in str(result.exception)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("option", ["--dtype", "--precision"])
 def test_the_dtype_of_products_has_the_name_that_it_has_elsewhere_too(train, tmp_path, option):
     result = train("psp", option, "bfloat16")
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "run" / "plan.json").read_text())["precision"] == "bfloat16"
+
+
+def test_the_kinds_and_backbones_that_it_takes_are_those_there_are():
+    assert set(METHODS) == set(COMPACT)
+    assert set(BACKBONES) == set(backbone.BACKBONES)
 
 
 def test_every_option_says_what_it_is():
