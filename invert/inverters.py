@@ -22,7 +22,7 @@ from generators.errors import LatentMismatch, ToolkitError, UnknownName
 from generators.latent import Latent
 from invert.inversion import Inversion, Inverter, check_faces, resize
 from invert.perceptual import Perceptual, load_perceptual
-from invert.presets import AUTO, DEFAULT_PRESET, MAX_LOOKS, PROJECTOR, preset_of
+from invert.presets import AUTO, DEFAULT_PRESET, MAX_LOOKS, PROJECTOR, preset_steps
 from invert.projector import Projector
 from invert.tuning import TunedInverter, Tuner
 from pretrained import safetensors
@@ -133,7 +133,8 @@ def load_inverter(
     if looks is not None and not 1 <= looks <= MAX_LOOKS:
         raise ToolkitError(f"{looks} looks at a face: expected 1 to {MAX_LOOKS}")
     if method == AUTO:
-        method, effort = choose_method(generator, preset, encoder)
+        method = choose_method(generator, encoder)
+        effort = preset_steps(preset, method)
         steps, refine, tune = (effort.get(name, 0) for name in ("steps", "refine", "tune"))
 
     @cache
@@ -161,27 +162,19 @@ def load_inverter(
 
 
 def choose_method(
-    generator: Generator,
-    preset: str,
-    encoder: str | Path | None = None,
-    notify: Callable[[str], None] = logger.warning,
-) -> tuple[str, dict[str, int]]:
-    """Say what ``auto`` means: the best method for a generator, and a preset's steps as options of ``load_inverter``.
+    generator: Generator, encoder: str | Path | None = None, notify: Callable[[str], None] = logger.warning
+) -> str:
+    """Say what ``auto`` means: the encoder that is given, whatever else there is, else the best method for a generator.
 
     Args:
         generator: whose codes to find.
-        preset: how much work goes into a face.
-        encoder: by name or file; it is the method then, whatever else there is.
+        encoder: by name or file.
         notify: told why the encoder in the generator's own file is not taken.
 
     Raises:
-        UnknownName: no such preset.
         ForeignFile: see ``best_method``.
     """
-    effort = preset_of(preset)
-    method = best_method(generator, notify) if encoder is None else str(encoder)
-    steps = {"steps": effort.steps} if method == PROJECTOR else {"refine": effort.refine}
-    return method, steps | ({"tune": effort.tune} if effort.tune else {})
+    return best_method(generator, notify) if encoder is None else str(encoder)
 
 
 def best_method(generator: Generator, notify: Callable[[str], None] = logger.warning) -> str:

@@ -328,7 +328,7 @@ def _write(
     figures = f"{metrics['perceptual']['backbone']} {metrics['perceptual']['value']:.3f}, MSE {metrics['mse']['value']:.4f}"
     panels = [
         Panel(aligned, "photo", f"{report['crop_side_px']:.0f} px across"),
-        Panel(inverted, report["method"], figures),
+        Panel(inverted, report["method"] or "inverted", figures),
     ]
     panels += [Panel(to_uint8(stage.image[0]), stage.label) for stage in stages]
     note = json.dumps(report["recipe"])

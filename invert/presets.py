@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from invert.errors import RecipeError
 
 AUTO = "auto"
 PROJECTOR = "projector"
+DEFAULT_METHOD = "stylemap"
 MAX_LOOKS = 16
 """Of an encoder at a face (``encoders.feedback``): most is said after three."""
 
@@ -64,6 +66,40 @@ def preset_of(name: str) -> Preset:
 def steps_of(method: str) -> str:
     """Name the setting that says how many steps a method takes."""
     return "steps" if method == PROJECTOR else "refine"
+
+
+def preset_steps(name: str, method: str) -> dict[str, int]:
+    """Return a preset's steps of a method, as options of ``load_inverter``.
+
+    Raises:
+        UnknownName: there is no such preset.
+    """
+    preset = preset_of(name)
+    own = {"steps": preset.steps} if method == PROJECTOR else {"refine": preset.refine}
+    return own | ({"tune": preset.tune} if preset.tune else {})
+
+
+def as_meant(method: str | None, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Say which method is meant, and give it a preset's steps; those that were given go before.
+
+    Args:
+        method: None where nobody named one: an encoder that is given is the method then, else a preset means ``auto``.
+        settings: that were given, and no others; see ``invert.recipe.SETTINGS``.
+
+    Returns:
+        The method, and its settings: without a preset, but that of ``auto`` waits for the method which ``auto`` becomes.
+
+    Raises:
+        UnknownName: there is no such preset.
+    """
+    settings = dict(settings)
+    if settings.get("encoder") and method in (None, DEFAULT_METHOD):  # Beside the default method, it takes its place.
+        method = str(settings.pop("encoder"))
+    if method is None:
+        method = AUTO if "preset" in settings else DEFAULT_METHOD
+    if method == AUTO or "preset" not in settings:
+        return method, settings
+    return method, preset_steps(settings.pop("preset"), method) | settings
 
 
 def refuse_unused(method: str, by_hand: dict[str, Any]) -> None:

@@ -39,7 +39,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 class Recipe:
     """What to do with each photo."""
 
-    method: str = "stylemap"
+    method: str | None = None
+    """None where nobody named one; ``invert.presets.as_meant`` says which one is meant."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Of the method: encoder, space, steps, refine, tune, preset, seed, dtype."""
     edits: tuple[EditSpec, ...] = ()
@@ -62,7 +63,7 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON values; ``parse_recipe`` undoes it."""
-        entries: dict[str, Any] = {"method": self.method, **self.settings}
+        entries: dict[str, Any] = ({} if self.method is None else {"method": self.method}) | self.settings
         entries["edits"] = [_edit_as_dict(spec) for spec in self.edits]
         entries |= {"face": self.face, "is_aligned": self.is_aligned, "paste": self.paste}
         optional = {
@@ -132,7 +133,7 @@ _EDIT_KEYS = {
     "mask": _TEXT,
     "face": _FACE,
 }
-_SETTINGS = ("encoder", "looks", "space", "steps", "refine", "tune", "preset", "seed", "dtype")
+SETTINGS = ("encoder", "looks", "space", "steps", "refine", "tune", "preset", "seed", "dtype")
 
 
 def read_recipe(path: Path | str) -> Recipe:
@@ -176,7 +177,7 @@ def parse_recipe(entries: Any) -> Recipe:
               if key in entries}  # fmt: skip
     predictor = entries.get("predictor")
     return Recipe(
-        settings={key: entries[key] for key in _SETTINGS if key in entries},
+        settings={key: entries[key] for key in SETTINGS if key in entries},
         edits=tuple(spec for number, entry in enumerate(edits) for spec in _parse_entry(entry, f"edits[{number}]")),
         predictor=None if predictor is None else Path(predictor),
         **chosen,
@@ -218,7 +219,7 @@ def _from_folder(recipe: Recipe, folder: Path) -> Recipe:
 
     return replace(
         recipe,
-        method=located(recipe.method),
+        method=recipe.method and located(recipe.method),
         settings={key: located(value) if key == "encoder" else value for key, value in recipe.settings.items()},
         generator=recipe.generator and located(recipe.generator),
         predictor=recipe.predictor and Path(located(str(recipe.predictor))),

@@ -16,7 +16,7 @@ from invert.edits import load_directions
 from invert.inversion import Inverter
 from invert.inverters import choose_method, load_inverter, method_names
 from invert.perceptual import Perceptual, load_perceptual
-from invert.presets import AUTO, DEFAULT_PRESET, PROJECTOR, STEPS, refuse_unused, steps_of
+from invert.presets import AUTO, DEFAULT_PRESET, PROJECTOR, STEPS, as_meant, refuse_unused, steps_of
 from invert.recipe import Recipe
 from pretrained.catalog import DEFAULT_GENERATOR
 from pretrained.loading import load_generator
@@ -50,17 +50,19 @@ def load_tools(
         notify: told what is fetched, and what takes the place of LPIPS where that cannot be had.
 
     Returns:
-        The networks, and the recipe with them, in which ``auto`` has become a method and its steps.
+        The networks, and the recipe with them, in which ``auto`` and a preset have become a method and its steps.
 
     Raises:
-        UnknownName: no such method, generator or direction.
+        UnknownName: no such method, preset, generator or direction.
+        RecipeError: see ``settle``.
         LatentMismatch: they do not belong together, or the recipe was made with another generator of this name.
         EditError: the generator lacks a layer that an edit names.
         BrokenFile: a file cannot be read.
         DownloadFailed: a generator had to be fetched and could not be.
     """
-    if recipe.method not in method_names() and not Path(recipe.method).is_file():
-        raise UnknownName("method", recipe.method, method_names())  # Before anything is fetched.
+    method, _ = as_meant(recipe.method, recipe.settings)
+    if method not in method_names() and not Path(method).is_file():
+        raise UnknownName("method", method, method_names())  # Before anything is fetched.
     torch.manual_seed(recipe.settings.get("seed", 0))
     name = recipe.generator or DEFAULT_GENERATOR
     dtype = getattr(torch, recipe.settings.get("dtype", "float32"))
@@ -79,27 +81,27 @@ def load_tools(
         for key, value in recipe.settings.items()
         if key in ("looks", "space", "steps", "refine", "tune", "encoder")
     }
+    assert recipe.method is not None
     inverter = load_inverter(recipe.method, generator, perceptual=perceptual, on_step=on_step, **options)
     return Tools(generator, inverter, perceptual, directions), recipe
 
 
 def settle(recipe: Recipe, generator: Generator, notify: Callable[[str], None] = logger.warning) -> Recipe:
-    """Say what ``auto`` means for a generator: the method and its steps, so that the recipe gives the same again.
+    """Say what a recipe means for a generator: the method and its steps, so that the recipe gives the same again.
 
-    Where there are steps for both kinds of method, each kind has its own.
+    Where ``auto`` has steps for both kinds of method, each kind has its own.
 
     Raises:
         UnknownName: no such preset.
         RecipeError: there are steps for the other kind of method alone.
         ForeignFile: nothing tells which of two methods' the encoder in the generator's file is.
     """
-    if recipe.method != AUTO:
-        return recipe
-    preset, encoder = recipe.settings.get("preset", DEFAULT_PRESET), recipe.settings.get("encoder")
-    method, effort = choose_method(generator, preset, encoder, notify)
-    settings = {key: value for key, value in recipe.settings.items() if key not in ("preset", "encoder", *STEPS)}
-    settings |= {"space": "w_plus"} if method == PROJECTOR else {}
-    if steps_of(method) not in recipe.settings:
-        refuse_unused(method, {key: value for key, value in recipe.settings.items() if key in STEPS})
-    by_hand = {key: recipe.settings[key] for key in (steps_of(method), "tune") if key in recipe.settings}
-    return replace(recipe, method=method, settings=settings | effort | by_hand)
+    method, settings = as_meant(recipe.method, recipe.settings)
+    if method == AUTO:
+        method = choose_method(generator, settings.pop("encoder", None), notify)
+        if steps_of(method) not in settings:
+            refuse_unused(method, {key: value for key, value in settings.items() if key in STEPS})
+        settings = {key: value for key, value in settings.items() if key in (steps_of(method), "tune") or key not in STEPS}
+        settings |= {"space": "w_plus"} if method == PROJECTOR else {}
+        method, settings = as_meant(method, {"preset": DEFAULT_PRESET} | settings)
+    return replace(recipe, method=method, settings=settings)

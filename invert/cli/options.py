@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invert.presets import AUTO, DEFAULT_PRESET, MAX_LOOKS, PRESETS, PROJECTOR, STEPS, preset_of, refuse_unused, steps_of
+from invert.presets import (
+    AUTO,
+    DEFAULT_METHOD,
+    DEFAULT_PRESET,
+    MAX_LOOKS,
+    PRESETS,
+    PROJECTOR,
+    STEPS,
+    as_meant,
+    refuse_unused,
+    steps_of,
+)
 from pretrained.catalog import DEFAULT_GENERATOR
 
 if TYPE_CHECKING:
@@ -69,7 +80,7 @@ SEED = click.IntRange(0, 2**63 - 1)
 _RECIPE_OPTIONS = (
     click.option(
         "--method",
-        default="stylemap",
+        default=DEFAULT_METHOD,
         show_default=True,
         metavar="NAME",
         help="auto, stylemap-e, stylemap, restyle, e4e, psp, projector, or an encoder's file.",
@@ -185,51 +196,47 @@ def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
     from generators.errors import UnknownName
     from invert.edits import check_name
     from invert.inverters import method_names
-    from invert.recipe import Recipe, read_recipe
+    from invert.recipe import SETTINGS, Recipe, read_recipe
     from pretrained.catalog import CATALOG
 
     context = click.get_current_context()
     recipe = Recipe() if recipe_file is None else read_recipe(recipe_file)
-    typed = {
+    by_hand = {
         name: value
         for name, value in context.params.items()
-        if recipe_file is None or context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
     }
+    given = dict(recipe.settings)
+    if "preset" in by_hand or (by_hand.get("method") == AUTO and recipe.method not in (None, AUTO)):
+        # Whoever types these asks for the preset's steps, not for those that the recipe had.
+        given = {name: value for name, value in given.items() if name not in STEPS}
+    given |= {name: value for name, value in by_hand.items() if name in SETTINGS}
     fields = ("method", "face", "is_aligned", "predictor", "paste", "generator")
-    recipe = replace(recipe, **{name: typed[name] for name in fields if name in typed})
-    if "generator" in typed:
+    recipe = replace(recipe, **{name: by_hand[name] for name in fields if name in by_hand})
+    if "generator" in by_hand:
         recipe = replace(recipe, generator_sha256="")
-    settings = context.params | recipe.settings | typed
-    encoder_named = bool(settings["encoder"])
-    if settings["encoder"] and recipe.method == Recipe.method:
-        # Nobody named a method: the encoder is one.
-        recipe, settings = replace(recipe, method=settings["encoder"]), settings | {"encoder": None}
     generator = recipe.generator or DEFAULT_GENERATOR
-    by_hand = {name for name in typed if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
-    if "preset" in by_hand:
-        if "method" not in by_hand and not encoder_named:
-            recipe = replace(recipe, method=AUTO)
-        effort = preset_of(settings["preset"])
-        settings |= {name: getattr(effort, name) for name in STEPS if name not in by_hand}
-    if recipe.method not in method_names() and not Path(recipe.method).is_file():
-        raise UnknownName("method", recipe.method, method_names())  # Before anything is fetched.
-    refuse_unused(recipe.method, {name: settings[name] for name in ("space", *STEPS) if name in by_hand})
-    names: tuple[str, ...] = ("seed", "dtype", *(("looks",) if settings["looks"] else ()))
-    if recipe.method == AUTO:
-        names += ("preset", *(name for name in STEPS if name in by_hand))
+    method, given = as_meant(recipe.method, given)
+    if method not in method_names() and not Path(method).is_file():
+        raise UnknownName("method", method, method_names())  # Before anything is fetched.
+    refuse_unused(method, {name: by_hand[name] for name in ("space", *STEPS) if name in by_hand})
+    settings = {name: value for name, value in context.params.items() if name not in by_hand} | given
+    names: tuple[str, ...]
+    if method == AUTO:
+        names = ("preset", *(name for name in STEPS if name in given))
     else:
-        names += (*(("space",) if recipe.method == PROJECTOR else ()), steps_of(recipe.method))
-        names += ("tune",) if settings["tune"] else ()
-    names += ("encoder",) if settings["encoder"] else ()
+        names = (*(("space",) if method == PROJECTOR else ()), steps_of(method), *(("tune",) if settings["tune"] else ()))
+    names = ("seed", "dtype", *names, *(name for name in ("looks", "encoder") if settings.get(name)))
     specs = (*recipe.edits, *parse_edits(edits))
     if generator in CATALOG:
         specs = tuple(check_name(spec, generator) for spec in specs)
-    return replace(recipe, generator=generator, settings={name: settings[name] for name in names}, edits=specs)
+    settings = {name: settings[name] for name in names}
+    return replace(recipe, method=method, generator=generator, settings=settings, edits=specs)
 
 
 def total_steps(recipe: Recipe) -> int:
     """Return how many optimiser steps a face takes."""
-    return int(recipe.settings.get(steps_of(recipe.method), 0)) + int(recipe.settings.get("tune", 0))
+    return sum(int(recipe.settings.get(name, 0)) for name in STEPS)
 
 
 class Progress:

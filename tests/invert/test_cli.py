@@ -505,6 +505,37 @@ def test_steps_given_by_hand_go_before_a_presets(generator_file, tmp_path):
     assert plan_of(generator_file, tmp_path, "--preset", "fast", "--refine", "7")["refine"] == 7
 
 
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"preset": "best"},
+        {"method": "stylemap-e", "preset": "best"},
+        {"method": "auto", "preset": "fast", "refine": 10},
+        {"method": "auto", "refine": 10, "steps": 9, "tune": 0},
+        {"method": "projector", "preset": "best", "steps": 7},
+    ],
+)
+def test_a_recipe_says_the_same_as_the_options_of_its_entries(generator_file, tmp_path, entries):
+    (tmp_path / "recipe.json").write_text(json.dumps(entries))
+    options = [str(part) for name, value in entries.items() for part in (f"--{name}", value)]
+    plan = plan_of(generator_file, tmp_path, "--recipe", str(tmp_path / "recipe.json"))
+    assert plan == plan_of(generator_file, tmp_path, *options)
+
+
+def test_a_preset_that_is_typed_takes_the_place_of_a_recipes_steps_and_keeps_its_method(generator_file, tmp_path):
+    best, recipe = PRESETS["best"], tmp_path / "recipe.json"
+    typed = ("--recipe", str(recipe), "--preset", "best")
+    recipe.write_text(json.dumps({"method": "e4e", "refine": 7}))
+    plan = plan_of(generator_file, tmp_path, *typed)
+    assert (plan["method"], plan["refine"], plan["tune"]) == ("e4e", best.refine, best.tune)
+    assert plan_of(generator_file, tmp_path, *typed, "--refine", "9")["refine"] == 9
+    recipe.write_text(json.dumps({"refine": 7}))
+    plan = plan_of(generator_file, tmp_path, *typed)
+    assert (plan["method"], plan["preset"], "refine" in plan) == ("auto", "best", False)
+    recipe.write_text(json.dumps({"method": "e4e", "refine": 7}))
+    assert "refine" not in plan_of(generator_file, tmp_path, "--recipe", str(recipe), "--method", "auto")
+
+
 def test_help_says_what_the_presets_do_and_that_none_is_taken_unasked():
     text = " ".join(CliRunner().invoke(cli, ["run", "--help"]).output.split())
     assert all(preset.about in text for preset in PRESETS.values())

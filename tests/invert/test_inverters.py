@@ -174,7 +174,7 @@ def test_auto_takes_the_projector_where_the_files_encoder_is_an_unknown_one(publ
     file["state_dict"] = {name.replace("encoder.", "encoder.new."): value for name, value in file["state_dict"].items()}
     torch.save(file, tmp_path / "new.pt")
     told = []
-    assert choose_method(load_generator(tmp_path / "new.pt"), "fast", None, told.append) == ("projector", {"steps": 60})
+    assert choose_method(load_generator(tmp_path / "new.pt"), None, told.append) == "projector"
     assert told == [f"{tmp_path / 'new.pt'}: an unknown encoder; the projector takes its place"]
 
 

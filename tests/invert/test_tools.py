@@ -11,6 +11,7 @@ from generators.errors import UnknownName
 from invert import load_tools, parse_recipe, process_photo
 from invert.errors import RecipeError
 from invert.photo import demo_photo
+from invert.presets import PRESETS
 from invert.recipe import Recipe
 from invert.tools import settle
 
@@ -41,18 +42,28 @@ def test_a_mistyped_method_is_found_before_anything_is_loaded(recipe, monkeypatc
 
 
 def test_auto_without_a_preset_takes_the_default_one(tiny_generator, monkeypatch):
-    monkeypatch.setattr("invert.tools.choose_method", lambda generator, preset, *_: (preset, {}))
-    assert settle(Recipe("auto"), tiny_generator).method == "better"
+    monkeypatch.setattr("invert.tools.choose_method", lambda *_: "stylemap")
+    assert settle(Recipe("auto"), tiny_generator) == Recipe("stylemap", {"refine": PRESETS["better"].refine})
+
+
+def test_a_preset_without_a_method_means_auto_and_gives_a_named_one_its_steps(tiny_generator, monkeypatch):
+    monkeypatch.setattr("invert.tools.choose_method", lambda *_: "stylemap-e")
+    best = {"refine": PRESETS["best"].refine, "tune": PRESETS["best"].tune}
+    assert settle(parse_recipe({"preset": "best"}), tiny_generator) == Recipe("stylemap-e", best)
+    assert settle(parse_recipe({"preset": "best", "method": "psp"}), tiny_generator) == Recipe("psp", best)
+    assert settle(parse_recipe({"preset": "best", "encoder": "own.pt"}), tiny_generator) == Recipe("own.pt", best)
+    assert settle(Recipe(settings={"preset": "best", "tune": 0}), tiny_generator).settings == best | {"tune": 0}
+    assert settle(Recipe(), tiny_generator) == Recipe("stylemap")
 
 
 def test_auto_keeps_steps_given_by_hand(tiny_generator, monkeypatch):
-    monkeypatch.setattr("invert.tools.choose_method", lambda *_: ("stylemap", {"refine": 30, "tune": 4}))
-    recipe = Recipe(method="auto", settings={"preset": "better", "refine": 7, "steps": 9, "seed": 0})
-    assert settle(recipe, tiny_generator).settings == {"seed": 0, "refine": 7, "tune": 4}
+    monkeypatch.setattr("invert.tools.choose_method", lambda *_: "stylemap")
+    recipe = Recipe(method="auto", settings={"preset": "best", "refine": 7, "steps": 9, "seed": 0})
+    assert settle(recipe, tiny_generator).settings == {"seed": 0, "refine": 7, "tune": PRESETS["best"].tune}
 
 
 def test_steps_that_auto_has_no_use_for_are_refused_unless_both_kinds_have_theirs(tiny_generator, monkeypatch):
-    monkeypatch.setattr("invert.tools.choose_method", lambda *_: ("stylemap", {"refine": 30}))
+    monkeypatch.setattr("invert.tools.choose_method", lambda *_: "stylemap")
     recipe = Recipe(method="auto", settings={"preset": "better", "steps": 9})
     with pytest.raises(RecipeError, match="the method is stylemap: take --refine 9"):
         settle(recipe, tiny_generator)
