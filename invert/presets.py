@@ -114,12 +114,14 @@ def refuse_unused(method: str, by_hand: dict[str, Any]) -> None:
                 f"--refine {count} is for the code of an encoder, which the {PROJECTOR} does without: take --steps {count}"
             )
         return
+    if method == AUTO:  # It may become either kind; ``settle`` asks again.
+        return
     if "space" in by_hand:
         raise RecipeError(
             f"--space {by_hand['space']} is of the {PROJECTOR}, and the method is {method}:"
             f" take --method {PROJECTOR}, or leave it out"
         )
-    if method != AUTO and "steps" in by_hand:
+    if "steps" in by_hand:
         raise RecipeError(
             f"--steps {by_hand['steps']} are of the {PROJECTOR}, and the method is {method}:"
             f" take --refine {by_hand['steps']} to polish its code by as many, or --method {PROJECTOR}"

@@ -93,15 +93,17 @@ def settle(recipe: Recipe, generator: Generator, notify: Callable[[str], None] =
 
     Raises:
         UnknownName: no such preset.
-        RecipeError: there are steps for the other kind of method alone.
+        RecipeError: there are steps for the other kind of method alone, or a space for an encoder.
         ForeignFile: nothing tells which of two methods' the encoder in the generator's file is.
     """
     method, settings = as_meant(recipe.method, recipe.settings)
     if method == AUTO:
         method = choose_method(generator, settings.pop("encoder", None), notify)
-        if steps_of(method) not in settings:
-            refuse_unused(method, {key: value for key, value in settings.items() if key in STEPS})
-        settings = {key: value for key, value in settings.items() if key in (steps_of(method), "tune") or key not in STEPS}
-        settings |= {"space": "w_plus"} if method == PROJECTOR else {}
+        others = "refine" if method == PROJECTOR else "steps"
+        if steps_of(method) in settings:
+            settings.pop(others, None)
+        refuse_unused(method, {key: value for key, value in settings.items() if key in ("space", *STEPS)})
+        settings.pop(others, None)  # None of them were asked for.
+        settings = ({"space": "w_plus"} if method == PROJECTOR else {}) | settings
         method, settings = as_meant(method, {"preset": DEFAULT_PRESET} | settings)
     return replace(recipe, method=method, settings=settings)

@@ -206,10 +206,10 @@ def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
         for name, value in context.params.items()
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
     }
-    given = dict(recipe.settings)
-    if "preset" in by_hand or (by_hand.get("method") == AUTO and recipe.method not in (None, AUTO)):
-        # Whoever types these asks for the preset's steps, not for those that the recipe had.
-        given = {name: value for name, value in given.items() if name not in STEPS}
+    is_opened = by_hand.get("method") == AUTO and recipe.method not in (None, AUTO)
+    # Whoever types these asks for a preset's steps, not for what the recipe had for its own method.
+    outdone = {*(STEPS if is_opened or "preset" in by_hand else ()), *(("space",) if is_opened else ())}
+    given = {name: value for name, value in recipe.settings.items() if name not in outdone}
     given |= {name: value for name, value in by_hand.items() if name in SETTINGS}
     fields = ("method", "face", "is_aligned", "predictor", "paste", "generator")
     recipe = replace(recipe, **{name: by_hand[name] for name in fields if name in by_hand})
@@ -223,7 +223,7 @@ def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
     settings = {name: value for name, value in context.params.items() if name not in by_hand} | given
     names: tuple[str, ...]
     if method == AUTO:
-        names = ("preset", *(name for name in STEPS if name in given))
+        names = ("preset", *(name for name in ("space", *STEPS) if name in given))
     else:
         names = (*(("space",) if method == PROJECTOR else ()), steps_of(method), *(("tune",) if settings["tune"] else ()))
     names = ("seed", "dtype", *names, *(name for name in ("looks", "encoder") if settings.get(name)))

@@ -352,14 +352,15 @@ def test_refinement_gives_a_history(run, tmp_path):
         (["--refine", "30"], "the projector does without: take --steps 30"),
         (["--method", "stylemap", "--steps", "300"], "the method is stylemap: take --refine 300"),
         (["--method", "stylemap", "--space", "w"], "the method is stylemap: take --method projector"),
-        (["--method", "auto", "--space", "w"], "the method is auto: take --method projector"),
+        (["--method", "auto", "--encoder", "ENCODER", "--space", "w"], "--space w is of the projector, and the method is"),
         (["--method", "auto", "--refine", "30"], "the projector does without: take --steps 30"),
     ],
 )
-def test_a_mistake_in_the_command_is_explained_and_exits_with_2(run, tmp_path, arguments, words, monkeypatch):
+def test_a_mistake_in_the_command_is_explained_and_exits_with_2(run, tmp_path, arguments, words, monkeypatch, encoder_file):
     monkeypatch.setattr("invert.tools.load_perceptual", lambda *_: None)
     defaults = ["--generator", str(tmp_path / "tiny.safetensors"), "--method", "projector", "-o", str(tmp_path / "out")]
-    result = CliRunner().invoke(cli, [str(demo_photo()), *defaults, *arguments])
+    named = [str(encoder_file) if argument == "ENCODER" else argument for argument in arguments]
+    result = CliRunner().invoke(cli, [str(demo_photo()), *defaults, *named])
     assert result.exit_code == 2, result.output
     assert words in " ".join(result.output.split())
 
@@ -513,6 +514,8 @@ def test_steps_given_by_hand_go_before_a_presets(generator_file, tmp_path):
         {"method": "auto", "preset": "fast", "refine": 10},
         {"method": "auto", "refine": 10, "steps": 9, "tune": 0},
         {"method": "projector", "preset": "best", "steps": 7},
+        {"preset": "best", "space": "w"},
+        {"method": "auto", "space": "w"},
     ],
 )
 def test_a_recipe_says_the_same_as_the_options_of_its_entries(generator_file, tmp_path, entries):
@@ -532,8 +535,9 @@ def test_a_preset_that_is_typed_takes_the_place_of_a_recipes_steps_and_keeps_its
     recipe.write_text(json.dumps({"refine": 7}))
     plan = plan_of(generator_file, tmp_path, *typed)
     assert (plan["method"], plan["preset"], "refine" in plan) == ("auto", "best", False)
-    recipe.write_text(json.dumps({"method": "e4e", "refine": 7}))
-    assert "refine" not in plan_of(generator_file, tmp_path, "--recipe", str(recipe), "--method", "auto")
+    recipe.write_text(json.dumps({"method": "projector", "steps": 7, "space": "w"}))
+    assert plan_of(generator_file, tmp_path, *typed)["space"] == "w"
+    assert not {"steps", "space"} & set(plan_of(generator_file, tmp_path, "--recipe", str(recipe), "--method", "auto"))
 
 
 def test_help_says_what_the_presets_do_and_that_none_is_taken_unasked():

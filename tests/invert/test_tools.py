@@ -69,3 +69,12 @@ def test_steps_that_auto_has_no_use_for_are_refused_unless_both_kinds_have_their
         settle(recipe, tiny_generator)
     settings = settle(replace(recipe, settings=recipe.settings | {"refine": 8}), tiny_generator).settings
     assert settings == {"refine": 8}
+
+
+def test_a_space_is_kept_for_the_projector_that_auto_becomes_and_refused_by_an_encoder(tiny_generator, monkeypatch):
+    recipe = Recipe("auto", {"preset": "fast", "space": "w"})
+    assert settle(recipe, tiny_generator) == Recipe("projector", {"space": "w", "steps": PRESETS["fast"].steps})
+    assert settle(Recipe("auto"), tiny_generator).settings["space"] == "w_plus"
+    monkeypatch.setattr("invert.tools.choose_method", lambda *_: "stylemap")
+    with pytest.raises(RecipeError, match="--space w is of the projector, and the method is stylemap"):
+        settle(recipe, tiny_generator)
