@@ -33,6 +33,10 @@ MAX_FILE_BYTES = 4 * 2**20
 MAX_EDITS = 1000
 DTYPES = ("float32", "bfloat16", "float16")
 """That the generator computes in; see ``Generator.compute_in``."""
+METHOD_SETTINGS = ("encoder", "looks", "space", "steps", "refine", "tune")
+"""Options of ``load_inverter`` that a recipe may hold."""
+SETTINGS = (*METHOD_SETTINGS, "preset", "seed", "dtype")
+"""What ``Recipe.settings`` may hold."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Recipe:
     method: str | None = None
     """None where nobody named one; ``invert.presets.as_meant`` says which one is meant."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Of the method: encoder, space, steps, refine, tune, preset, seed, dtype."""
+    """Of the method, by the names in ``SETTINGS``; what is left out has the command line's default."""
     edits: tuple[EditSpec, ...] = ()
     face: str | int = "largest"
     """``largest``, ``all`` or a number from 0 (the largest)."""
@@ -133,7 +137,6 @@ _EDIT_KEYS = {
     "mask": _TEXT,
     "face": _FACE,
 }
-SETTINGS = ("encoder", "looks", "space", "steps", "refine", "tune", "preset", "seed", "dtype")
 
 
 def read_recipe(path: Path | str) -> Recipe:

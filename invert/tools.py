@@ -17,7 +17,7 @@ from invert.inversion import Inverter
 from invert.inverters import choose_method, load_inverter, method_names
 from invert.perceptual import Perceptual, load_perceptual
 from invert.presets import AUTO, DEFAULT_PRESET, PROJECTOR, STEPS, as_meant, refuse_unused, steps_of
-from invert.recipe import Recipe
+from invert.recipe import METHOD_SETTINGS, Recipe
 from pretrained.catalog import DEFAULT_GENERATOR
 from pretrained.loading import load_generator
 
@@ -76,11 +76,7 @@ def load_tools(
     directions = load_directions(recipe.edits, generator)
     perceptual = load_perceptual(device, notify)
     recipe = settle(recipe, generator, notify)
-    options = {
-        key: value
-        for key, value in recipe.settings.items()
-        if key in ("looks", "space", "steps", "refine", "tune", "encoder")
-    }
+    options = {key: value for key, value in recipe.settings.items() if key in METHOD_SETTINGS}
     assert recipe.method is not None
     inverter = load_inverter(recipe.method, generator, perceptual=perceptual, on_step=on_step, **options)
     return Tools(generator, inverter, perceptual, directions), recipe

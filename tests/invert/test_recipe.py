@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from editing.errors import EditError
 from generators.base import Identity
 from generators.errors import ToolkitError, UnknownName
 from invert.errors import RecipeError
+from invert.inverters import load_inverter
 from invert.latents import save_latent
 from invert.photo import write_image
-from invert.recipe import Recipe, parse_recipe, read_recipe
+from invert.recipe import METHOD_SETTINGS, Recipe, parse_recipe, read_recipe
 
 TOML = """
 method = "stylemap"
@@ -176,3 +178,7 @@ def test_a_missing_recipe_is_named(tmp_path):
 def test_a_recipe_of_another_size_is_not_read_at_all(tmp_path):
     with pytest.raises(RecipeError, match="too large"):
         read_recipe(written(tmp_path, "#" * 5_000_000))
+
+
+def test_every_setting_of_a_method_is_an_option_of_its_inverter():
+    assert set(METHOD_SETTINGS) < set(inspect.signature(load_inverter).parameters)
