@@ -91,6 +91,16 @@ def method_names() -> list[str]:
     return [*dict.fromkeys((AUTO, *encoder_names(), *METHODS, PROJECTOR))]
 
 
+def check_method(method: str) -> None:
+    """Refuse a method that there is not, before anything is fetched for it.
+
+    Raises:
+        UnknownName: neither a method nor a file; close names are given.
+    """
+    if method not in method_names() and not Path(method).is_file():
+        raise UnknownName("method", method, method_names())
+
+
 def load_inverter(
     method: str,
     generator: Generator,

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 
 from editing.directions import Direction
 from generators.base import Generator, Identity
-from generators.errors import LatentMismatch, UnknownName
+from generators.errors import LatentMismatch
 from invert.edits import load_directions
 from invert.inversion import Inverter
-from invert.inverters import choose_method, load_inverter, method_names
+from invert.inverters import check_method, choose_method, load_inverter
 from invert.perceptual import Perceptual, load_perceptual
 from invert.presets import AUTO, DEFAULT_PRESET, PROJECTOR, STEPS, as_meant, refuse_unused, steps_of
 from invert.recipe import METHOD_SETTINGS, Recipe
@@ -60,9 +59,7 @@ def load_tools(
         BrokenFile: a file cannot be read.
         DownloadFailed: a generator had to be fetched and could not be.
     """
-    method, _ = as_meant(recipe.method, recipe.settings)
-    if method not in method_names() and not Path(method).is_file():
-        raise UnknownName("method", method, method_names())  # Before anything is fetched.
+    check_method(as_meant(recipe.method, recipe.settings)[0])
     torch.manual_seed(recipe.settings.get("seed", 0))
     name = recipe.generator or DEFAULT_GENERATOR
     dtype = getattr(torch, recipe.settings.get("dtype", "float32"))

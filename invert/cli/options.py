@@ -193,9 +193,8 @@ def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
     from dataclasses import replace
 
     from editing.composition import parse_edits
-    from generators.errors import UnknownName
     from invert.edits import check_name
-    from invert.inverters import method_names
+    from invert.inverters import check_method
     from invert.recipe import SETTINGS, Recipe, read_recipe
     from pretrained.catalog import CATALOG
 
@@ -217,8 +216,7 @@ def resolve_recipe(recipe_file: Path | None, edits: tuple[str, ...]) -> Recipe:
         recipe = replace(recipe, generator_sha256="")
     generator = recipe.generator or DEFAULT_GENERATOR
     method, given = as_meant(recipe.method, given)
-    if method not in method_names() and not Path(method).is_file():
-        raise UnknownName("method", method, method_names())  # Before anything is fetched.
+    check_method(method)
     refuse_unused(method, {name: by_hand[name] for name in ("space", *STEPS) if name in by_hand})
     settings = {name: value for name, value in context.params.items() if name not in by_hand} | given
     names: tuple[str, ...]
