@@ -29,6 +29,14 @@ class RecipeError(ToolkitError):
     """A recipe that cannot be read or followed."""
 
 
+class SourceError(ToolkitError):
+    """A source of faces that is none: neither a photo, nor a latent, nor a seed."""
+
+
+class MethodError(ToolkitError):
+    """Methods to compare that are written wrongly, such as ``stylemap+x``, or none at all."""
+
+
 class VideoError(ToolkitError):
     """A video that cannot be read, or holds nothing to work on."""
 

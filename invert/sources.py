@@ -13,9 +13,8 @@ from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from generators.base import Generator
-from generators.errors import ToolkitError
 from generators.latent import Latent, batch_size, select
-from invert.errors import PhotoError
+from invert.errors import PhotoError, SourceError
 from invert.faces import align, already_aligned, detect, paste_back
 from invert.inversion import Inverter
 from invert.latents import load_latent, read_latents
@@ -26,10 +25,6 @@ TRUNCATION_PSI = 0.7
 MAX_SEEDS = 1000
 LATENT_SUFFIXES = (".safetensors", ".pt", ".npy", ".npz")
 """Of files that hold codes; the first is the toolkit's own, the others hold arrays of W or W+."""
-
-
-class SourceError(ToolkitError):
-    """A source of faces that is none: neither a photo, nor a latent, nor a seed."""
 
 
 def is_code(text: str) -> bool:

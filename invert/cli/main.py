@@ -64,9 +64,11 @@ def cli() -> None:
 
 def exit_code(error: Exception) -> int:
     """Return what the command ends with: 2 for a mistake in it, 1 for one in what it works on."""
+    from editing.errors import EditError
     from generators.errors import UnknownName
+    from invert.errors import MethodError, RecipeError, SourceError
 
-    return 2 if isinstance(error, UnknownName) else 1
+    return 2 if isinstance(error, (UnknownName, EditError, RecipeError, SourceError, MethodError)) else 1
 
 
 def main() -> None:

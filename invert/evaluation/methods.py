@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from generators.base import Generator
-from generators.errors import ToolkitError, UnknownName
+from generators.errors import UnknownName
+from invert.errors import MethodError
 from invert.inversion import Inverter
 from invert.inverters import encoder_beside, load_inverter, method_names
 from invert.perceptual import Perceptual
@@ -100,11 +101,11 @@ def parse_methods(specs: Sequence[str], steps: int = 100, space: str = "w_plus")
 
     Raises:
         UnknownName: neither a method nor a file; close names are given.
-        ToolkitError: no methods, or a malformed refinement.
+        MethodError: no methods, or a malformed refinement.
     """
     methods = [_parse(spec.strip(), steps, space) for spec in specs if spec.strip()]
     if not methods:
-        raise ToolkitError(f"no methods: name one or more of {', '.join(_named())}, as in stylemap,stylemap+30,projector")
+        raise MethodError(f"no methods: name one or more of {', '.join(_named())}, as in stylemap,stylemap+30,projector")
     return each_once(methods)
 
 
@@ -131,17 +132,17 @@ def _parse(spec: str, steps: int, space: str) -> Method:
         base, _, looks = base.rpartition(LOOKS)
         looks = "" if looks == "0" else looks
     if not (looks.isdecimal() and refine.isdecimal() and tune.isdecimal()):
-        raise ToolkitError(
+        raise MethodError(
             f"method {spec!r}: expected a number of looks, 1 or more, behind '{LOOKS}', of refining steps behind '+', or of"
             f" tuning steps behind '{TUNED}', as in stylemap{LOOKS}3, stylemap+30 and stylemap+60{TUNED}60"
         )
     file = encoder_names().get(base, Path(base))
     if base == PROJECTOR and (int(refine) or int(looks)):
-        raise ToolkitError(
+        raise MethodError(
             f"method {spec!r}: the projector's steps are set by --steps; '+N' and '{LOOKS}N' are for an encoder's code"
         )
     if base == AUTO:
-        raise ToolkitError(f"method {spec!r}: a table names its methods: take one or more of {', '.join(_named())}")
+        raise MethodError(f"method {spec!r}: a table names its methods: take one or more of {', '.join(_named())}")
     if base not in _named() and not file.is_file():
         raise UnknownName("method (nor is there such a file)", base, _named())
     weights = sha256(file) if base != PROJECTOR and file.is_file() else ""

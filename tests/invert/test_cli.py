@@ -372,10 +372,15 @@ def test_a_mistake_in_the_command_is_explained_and_exits_with_2(run, tmp_path, a
         (["interpolate", "seed:1", "seed:2", "--ease", "foo"], 2, "'foo' is not one of 'linear'"),
         (["models", "fetch", "foo"], 2, "unknown model 'foo'"),
         (["directions", "list", "--generator", "foo"], 2, "unknown generator (nor is there such a file) 'foo'"),
+        (["mix", "seed:x", "seed:2"], 2, "'seed:x': expected seed:42"),
+        (["mix", "seed:1", "seed:2", "--generator", "TINY", "--layers", "99"], 2, "layer 99: this generator has"),
+        (["blend", "seed:1", "--edit", "smile", "--mask", "mouth"], 2, "expected NAME=STRENGTH"),
+        (["evaluate", ".", "--methods", "stylemap+x"], 2, "method 'stylemap+x': expected a number"),
+        (["evaluate", ".", "--methods", ","], 2, "no methods: name one or more"),
         (["mix", "gone.jpg", "seed:2", "--generator", "TINY"], 1, "gone.jpg: no such file"),
     ],
 )
-def test_a_name_that_is_unknown_is_a_mistake_in_any_command(arguments, code, words, generator_file, monkeypatch, capsys):
+def test_what_is_mistyped_is_a_mistake_in_any_command(arguments, code, words, generator_file, monkeypatch, capsys):
     monkeypatch.setattr("invert.performance.keep_freed_memory", lambda: False)
     named = [str(generator_file) if argument == "TINY" else argument for argument in arguments]
     monkeypatch.setattr(sys, "argv", ["stylegan-invert", *named])
