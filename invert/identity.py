@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,8 +31,6 @@ MODEL_FILE = "dlib_face_recognition_resnet_model_v1.dat"
 NAME = "dlib descriptor, cosine"
 DLIB_SAME_WITHIN = 0.6
 """99.38 % of the pairs of Labeled Faces in the Wild are told right at this distance (dlib's face recognition example)."""
-SAME_ABOVE = 0.92
-"""Cosine that this distance is about: of vectors 1.38 to 1.56 long (sixteen portraits), it is one of 0.91 to 0.93."""
 HOW_TO_GET = "needs dlib's models: pip install face_recognition_models"
 # Where an FFHQ crop has its face, as shares of the side: the rectangle that dlib's landmarks start from.
 _FACE = (0.2, 0.28, 0.8, 0.88)
@@ -69,9 +67,28 @@ class Descriptor:
         Raises:
             MetricUnavailable: no distance is known up to which this network takes them for one.
         """
+        return self.are_near(self.embed(image), self.embed(target))
+
+    def are_near(
+        self, vectors: Float[Tensor, "batch width"], others: Float[Tensor, "batch width"]
+    ) -> Bool[Tensor, " batch"]:
+        """Tell the same of vectors that ``embed`` gave.
+
+        Raises:
+            MetricUnavailable: see ``is_same``.
+        """
         if self.same_within is None:
             raise MetricUnavailable(f"same person by {self.key}: its makers name no distance up to which two are one")
-        return (self.embed(image) - self.embed(target)).norm(dim=1) <= self.same_within
+        return (vectors - others).norm(dim=1) <= self.same_within
+
+
+class Likeness(NamedTuple):
+    """How alike two faces are to dlib."""
+
+    similarity: float
+    """Cosine of their descriptors in [-1, 1], 1 for the same picture; high for any two faces."""
+    same_person: bool
+    """Whether their distance is one up to which dlib takes them for one person's, as the metric ``same-dlib`` says."""
 
 
 def load_descriptor(key: str, device: str | torch.device = "cpu") -> Descriptor:
@@ -97,18 +114,15 @@ def load_descriptor(key: str, device: str | torch.device = "cpu") -> Descriptor:
         raise MetricUnavailable(f"identity by {name}: {error}") from error
 
 
-def identity_similarity(image: Float[Tensor, "3 h w"], original: Float[Tensor, "3 h2 w2"]) -> float | None:
-    """Compare two aligned faces by dlib's descriptor.
-
-    Returns:
-        The cosine of their descriptors in [-1, 1], 1 for the same picture; above about ``SAME_ABOVE`` dlib takes two photos
-        for one person. None where the models are not installed (see ``HOW_TO_GET``).
-    """
+def compare(image: Float[Tensor, "batch 3 h w"], original: Float[Tensor, "batch 3 h2 w2"]) -> list[Likeness] | None:
+    """Compare aligned faces with their originals by dlib's descriptor; None where its models are not installed."""
     try:
         descriptor = load_descriptor("dlib")
     except MetricUnavailable:
         return None
-    return float(descriptor.similarity(image[None], original[None]))
+    vectors, others = descriptor.embed(image), descriptor.embed(original)
+    cosines, verdicts = F.cosine_similarity(vectors, others), descriptor.are_near(vectors, others)
+    return [Likeness(*pair) for pair in zip(cosines.tolist(), verdicts.tolist(), strict=True)]
 
 
 def _dlib(device: str | torch.device) -> Descriptor:

