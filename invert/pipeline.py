@@ -162,7 +162,7 @@ def process_photo(
 
 
 def earlier_reports(
-    source: Path, output: Path, tools: Tools, recipe: Recipe, stem: str | None = None
+    source: Path | str, output: Path | str, tools: Tools, recipe: Recipe, stem: str | None = None
 ) -> list[dict[str, Any]]:
     """Find what ``process_photo`` wrote for the same photo by the same recipe before.
 
@@ -182,6 +182,7 @@ def earlier_reports(
     Raises:
         PhotoError: the photo cannot be read.
     """
+    source, output = Path(source), Path(output)
     if source == STDIN:
         return []
     stem = photo_stem(source) if stem is None else stem

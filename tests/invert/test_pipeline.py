@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from editing.composition import parse_edits
 from invert.inversion import Inversion
 from invert.inverters import load_inverter
-from invert.pipeline import FACES_AT_ONCE, Recipe, folder_names, invert_faces, process_photo, unique_stems
+from invert.pipeline import (
+    FACES_AT_ONCE,
+    Recipe,
+    earlier_reports,
+    folder_names,
+    invert_faces,
+    process_photo,
+    unique_stems,
+)
 from invert.tools import Tools
 from invert.tuning import TunedInverter, Tuner
 from pretrained.directions import load_direction
@@ -107,3 +115,12 @@ def test_a_new_run_leaves_no_edited_picture_of_the_old_one(tools, tmp_path):
     (tmp_path / "astronaut/edited.png").write_bytes(b"old")
     process_photo(demo_photo(), tmp_path, tools, Recipe())
     assert not (tmp_path / "astronaut/edited.png").exists()
+
+
+def test_what_was_done_is_found_by_the_same_arguments_paths_or_text(tools, tmp_path):
+    from invert.photo import demo_photo
+
+    reports = process_photo(str(demo_photo()), str(tmp_path), tools, Recipe())
+    assert earlier_reports(str(demo_photo()), str(tmp_path), tools, Recipe()) == reports
+    assert earlier_reports(demo_photo(), tmp_path, tools, Recipe()) == reports
+    assert earlier_reports("-", str(tmp_path), tools, Recipe(), "astronaut") == []
