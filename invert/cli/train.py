@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -196,22 +195,28 @@ def command(
 
 
 def _join_processes(device: str) -> torch.device:
-    """Join the other processes that torchrun started, if it did; each takes a GPU of its own, or the CPU."""
+    """Join the other processes that torchrun started, if it did; each takes a GPU of its own, or the CPU.
+
+    Raises:
+        ToolkitError: the environment names processes that make no sense, or that cannot be met.
+    """
     import torch
     import torch.distributed as dist
 
-    from invert.evaluation.team import PATIENCE
+    from invert.evaluation.team import PATIENCE, meeting_in_words, numbers_from_environment
 
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    _, size, local_rank = numbers_from_environment()
+    if size == 1:
         return choose_device(device)
     if device not in ("auto", "cuda", "cpu"):
         raise click.UsageError(f"--device {device}: several processes take a GPU each by 'cuda', or share the CPU by 'cpu'")
     has_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    place = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if has_gpu else "cpu")
+    place = choose_device(f"cuda:{local_rank}" if has_gpu else "cpu")
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    # The others wait while the first one draws thousands of faces.
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
+    with meeting_in_words():
+        # The others wait while the first one draws thousands of faces.
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
     return place
 
 

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -60,11 +61,8 @@ class Team:
             if STORE_PORT in os.environ:
                 store: Store = dist.TCPStore(_HOST, int(os.environ[STORE_PORT]))  # type: ignore[attr-defined]
             else:
-                try:
+                with meeting_in_words():
                     store = next(iter(dist.rendezvous("env://", rank, size)))[0]  # type: ignore[attr-defined]
-                except (ValueError, RuntimeError) as error:
-                    reason = str(error).splitlines()[0]
-                    raise ToolkitError(f"the workers cannot meet ({reason}): {_ADVICE}") from error
             dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
             store.add(_JOINED, 1)
             return cls(rank, size, local_rank, store)
@@ -152,6 +150,16 @@ def numbers_from_environment() -> tuple[int, int, int]:
         pass
     values = ", ".join(f"{name}={value}" for name, value in given.items())
     raise ToolkitError(f"environment variables {values}: expected 0 <= RANK < WORLD_SIZE, 0 <= LOCAL_RANK: {_ADVICE}")
+
+
+@contextmanager
+def meeting_in_words() -> Iterator[None]:
+    """Turn what torch raises where the processes of a run cannot meet into a ``ToolkitError``."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ToolkitError(f"the workers cannot meet ({reason}): {_ADVICE}") from error
 
 
 def start_workers(command: Sequence[str], workers: int, notify: Callable[[str], None]) -> int:

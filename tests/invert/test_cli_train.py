@@ -20,6 +20,7 @@ from encoders.e4e import Encoder4Editing
 from encoders.psp import GradualStyleEncoder, IRSEEncoder
 from encoders.restyle import BackboneEncoder
 from encoders.stylemap import StyleMapEncoder
+from generators.errors import ToolkitError
 from invert.cli.main import cli
 from invert.cli.train import BACKBONES, METHODS, _identity_loss, _join_processes, command
 from invert.inverters import load_inverter
@@ -199,6 +200,23 @@ def test_processes_wait_as_long_as_the_first_one_draws(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert _join_processes("cpu").type == "cpu"
     assert given["timeout"] >= timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two, LOCAL_RANK=0: expected 0 <= RANK < WORLD_SIZE"),
+        ({"WORLD_SIZE": "2"}, r"the workers cannot meet \(.*RANK.*\): torchrun sets .* unset them all to work alone"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, r"the workers cannot meet \(.*MASTER_ADDR.*\): torchrun sets"),
+    ],
+)
+def test_variables_that_another_launcher_left_behind_are_told_in_words(monkeypatch, given, words):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ToolkitError, match=words):
+        _join_processes("cpu")
 
 
 @pytest.mark.parametrize("device", ["cuda:1", "mps"])
