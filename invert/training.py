@@ -501,6 +501,9 @@ def _sampled_batches(
                 moved = plan.batch_sampled - plan.batch_sampled // 4
                 codes = torch.cat([codes[:moved], move_codes(codes[moved:], edits, seed)])
             codes = codes[share]
+            if not len(codes):  # Some ops refuse empty batches.
+                yield codes.new_zeros(0, 3, 256, 256), codes
+                continue
             with torch.no_grad():  # Not around the yield: it would hold for the caller's gradients too.
                 faces = resize(generator.synthesis(codes).clamp(-1, 1), 256)
             yield faces, codes

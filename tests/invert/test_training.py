@@ -563,6 +563,14 @@ def test_fresh_faces_are_drawn_at_every_step_where_none_are_kept(
     assert not (tmp_path / "sampled_images.npy").exists()
 
 
+def test_real_faces_alone_will_do_where_fresh_ones_would_be_drawn(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces
+):
+    plan = replace(PLAN, samples=0, batch_sampled=0, batch_drawn=0)
+    train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, plan)
+    assert [(row["step"], row["code"]) for row in rows_of(tmp_path)] == [("1", "0"), ("2", "0")]
+
+
 def test_a_quarter_of_the_fresh_faces_is_moved_by_the_edits_that_are_taught(tmp_path, tiny_generator):
     plan, everyone = replace(PLAN, samples=0, batch_sampled=8), slice(None)
     edits = torch.randn(2, tiny_generator.num_ws, tiny_generator.w_dim, generator=torch.Generator().manual_seed(1))
