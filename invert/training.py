@@ -451,6 +451,11 @@ def _check_settings(plan: Plan, encoder: Encoder, generator: Generator, real: in
             "an encoder that sees what was drawn so far gives one style a layer, no maps: take --sizes 1,1,1, or "
             "stylemap-e, which looks several times too"
         )
+    if encoder.space == "stylemap" and not generator.style_resolutions:
+        raise ToolkitError(
+            f"{generator.identity} takes one style a layer, no maps, since its features move under the pixels: train psp, "
+            "e4e or restyle for it, or take --sizes 1,1,1"
+        )
     if getattr(generator, "c_dim", 0):
         raise ToolkitError(f"{generator.identity} draws by labels, which encoders know nothing of: take one without classes")
     if plan.precision == "float16" and generator.w_avg.device.type != "cuda":

@@ -265,7 +265,7 @@ class EncoderTrainer:
         return latent + change(self.parallel, image, drawn, self.generator.w_avg)
 
     @torch.no_grad()
-    def invert(self, image: Image) -> Image:
+    def invert(self, image: Image) -> Float[Tensor, "batch 3 out_height out_width"]:
         """Return what the whole generator draws for the moving average's codes of faces."""
         if self.looks:
             return deque(restyle(cast("Encoder", self.average), self.generator, image), maxlen=1)[0][1]

@@ -28,6 +28,8 @@ from encoders.stylemap import StyleMapEncoder
 from generators.base import Identity
 from generators.errors import ToolkitError, UnknownName
 from generators.preview import PreviewHead
+from generators.stylegan1 import StyleGAN1
+from generators.stylegan3 import StyleGAN3
 from invert.errors import OutputError
 from invert.perceptual import Perceptual
 from invert.training import (
@@ -745,6 +747,34 @@ def test_settings_that_cannot_work_are_refused_and_leave_no_folder(
 ):
     with pytest.raises(ToolkitError, match=words):
         train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path / "run", replace(PLAN, **change))
+    assert not (tmp_path / "run").exists()
+
+
+def small_stylegan1():
+    return StyleGAN1(16, 8, 6, 3, channel_base=128, channel_max=12).eval().requires_grad_(False)
+
+
+def small_stylegan3():
+    generator = StyleGAN3(32, 16, w_dim=16, channel_base=256, channel_max=16, num_layers=6, margin_size=4)
+    return generator.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("make", [small_stylegan1, small_stylegan3])
+@pytest.mark.parametrize("kind", ["psp", "e4e", "restyle"])
+def test_encoders_of_one_style_a_layer_are_trained_for_stylegan1_and_3_too(tmp_path, cheap_distance, faces, make, kind):
+    generator = make()
+    encoder = compact_encoder(kind, generator.num_ws, generator.w_dim, pyramid_channels=(4, 4, 4), width=4)
+    plan = replace(PLAN, preview_resolution=0, losses=replace(PLAN.losses, consistency=0.5))
+    train_encoder(encoder, generator, cheap_distance, faces, faces[:1], tmp_path, plan)
+    assert all(float(row["code"]) > 0 and float(row["consistency"]) > 0 for row in rows_of(tmp_path))
+
+
+def test_maps_are_refused_for_a_generator_that_takes_none_and_leave_no_folder(tmp_path, cheap_distance, faces):
+    generator = small_stylegan3()
+    plan, sizes = replace(PLAN, preview_resolution=0), {"pyramid_channels": (4, 4, 4), "width": 4}
+    encoder = compact_encoder("stylemap", generator.num_ws, generator.w_dim, **sizes)
+    with pytest.raises(ToolkitError, match=r"no maps, .*: train psp, e4e or restyle for it, or take --sizes 1,1,1"):
+        train_encoder(encoder, generator, cheap_distance, faces, None, tmp_path / "run", plan)
     assert not (tmp_path / "run").exists()
 
 
