@@ -23,7 +23,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -125,6 +125,7 @@ def train_encoder(
     start: Path | str | None = None,
     faces: Path | None = None,
     notify: Callable[[str], None] = logger.warning,
+    wanted: Collection[str] = (),
 ) -> nn.Module:
     """Train an encoder, or go on with the training that ``folder`` holds, on the device of the generator.
 
@@ -146,7 +147,8 @@ def train_encoder(
             ``load_encoder`` takes; or ArcFace's file, for the backbone alone.
         faces: the folder of a run whose sampled faces and preview, as it began, serve this one too: drawing and fitting them
             takes long.
-        notify: told where ``start`` was trained for another generator.
+        notify: told where ``start`` was trained for another generator, and which terms that have a weight are off.
+        wanted: names of terms that the run is refused without.
 
     Returns:
         The moving average of the encoder: the one with the best perceptual distance on the validation faces, of all that
@@ -154,17 +156,25 @@ def train_encoder(
 
     Raises:
         ToolkitError: the folder holds a run of another plan or cannot be written, the plan does not fit the processes or
-            the generator, or ``start`` or ``faces`` hold no such encoder, faces or preview.
+            the generator, a term that is wanted would be off, or ``start`` or ``faces`` hold no such encoder, faces or
+            preview.
     """
     device = generator.w_avg.device
     # A mistake leaves no folder behind.
     share, offsets = _shares(plan), edit_offsets(plan.edits, generator)
     _check_settings(plan, encoder, generator, len(real))
+    off = _terms_off(plan, encoder, perceptual, identity, len(real))
+    for term in wanted:
+        if term in off:
+            raise ToolkitError(f"--loss {term}: that term would be off: it needs {off[term]}")
     preview = _preview(generator, plan.preview_resolution, plan.seed)
     drawn = _faces_folder(plan, folder, start, faces, generator)
     judge = {"validation": None if validation is None else _hash_faces(validation), "perceptual": _name(perceptual)}
     described = _describe(plan, encoder, generator, real) | judge | {"identity": _name(identity)}
     _check_plan(folder, described, generator)
+    for term, need in off.items():
+        if rank() == 0 and term != "lpips":  # Whoever could not load that one has said so, and why.
+            notify(f"the {term} term is off: it needs {need}")
     checkpoint = folder / "checkpoint.pt"
     resumed = checkpoint.is_file()
     encoder.w_avg.copy_(generator.w_avg)
@@ -473,6 +483,30 @@ def _check_settings(plan: Plan, encoder: Encoder, generator: Generator, real: in
             f"{seen[0]} real and {seen[1]} drawn faces a step make no {plan.parts} pieces, each with a face of one kind: "
             "raise --batch-real or --batch-drawn, or lower --parts"
         )
+
+
+def _terms_off(
+    plan: Plan,
+    encoder: Encoder,
+    perceptual: Callable[[Tensor, Tensor], Tensor],
+    identity: Callable[[Tensor, Tensor], Tensor] | None,
+    real: int,
+) -> dict[str, str]:
+    """Return the terms that have a weight and are off all the same, and what each needs."""
+    has_own = plan.own > 0 and plan.losses.consistency > 0  # Without that weight they teach the preview alone.
+    needs = {
+        "lpips": (_name(perceptual) != "off", "LPIPS's weights"),
+        "identity": (identity is not None, "a face network: give --identity FILE"),
+        "code": (plan.batch_sampled > 0, "sampled faces: raise --batch-sampled"),
+        "consistency": (plan.own > 0, "faces drawn from the encoder's own codes: raise --own"),
+        "edits": (
+            bool(plan.edits) and (plan.batch_sampled > 0 or has_own),
+            "sampled faces: raise --batch-sampled" if plan.edits else "edits that are taught: name some by --edit",
+        ),
+        "w_norm": (min(plan.batch_real, real) > 0, "real faces: give --data"),
+        "roughness": (encoder.space == "stylemap", "style maps, and this encoder gives one style a layer"),
+    }
+    return {term: need for term, (is_there, need) in needs.items() if getattr(plan.losses, term) and not is_there}
 
 
 def _faces_folder(plan: Plan, folder: Path, start: Path | str | None, faces: Path | None, generator: Generator) -> Path:

@@ -172,8 +172,6 @@ def command(
             notify(f"{error}. The backbone starts from random weights")
     perceptual = load_training_perceptual(place, notify)
     likeness = None if identity is None else _identity_loss(identity, place)
-    if likeness is None and plan.losses.identity:
-        notify("the identity term is off: it needs --identity FILE")
     with tqdm(total=plan.steps, unit="step", disable=rank() > 0) as bar:
 
         def report(step: int, terms: dict[str, float]) -> None:
@@ -183,8 +181,10 @@ def command(
                 distance = "" if perceptual.name == "off" else f"{perceptual.name} {terms['val_lpips']:.4f}, "
                 bar.write(f"step {step}: validation {distance}MSE {terms['val_mse']:.4f}")
 
+        # A weight that somebody typed is not left out with a word alone.
+        wanted = [entry.partition("=")[0] for entry in weights]
         average = train_encoder(
-            encoder, network, perceptual, real, watched, output, plan, report, likeness, start, faces, notify
+            encoder, network, perceptual, real, watched, output, plan, report, likeness, start, faces, notify, wanted
         )
     if rank() == 0:
         assert isinstance(average, Encoder)

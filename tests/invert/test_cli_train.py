@@ -61,6 +61,8 @@ def test_a_training_leaves_an_encoder_with_its_plan(train, tmp_path):
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert plan["losses"]["consistency"] == 0.5
     assert plan["edits"] == [], "none ship for this generator"
+    assert "the edits term is off: it needs edits that are taught: name some by --edit" in result.output
+    assert "the identity term is off: it needs a face network: give --identity FILE" in result.output
 
 
 def test_edits_that_are_named_are_taught_and_stay_in_the_plan(train, tmp_path, tiny_generator):
@@ -104,6 +106,8 @@ def test_restyle_of_maps_is_refused_before_a_folder_is_made(train, tmp_path):
         (["--own", "-2"], "not in the range x>=0"),
         (["--val-count", "0"], "not in the range x>=1"),
         (["--batch-drawn", "5"], "expected at most --batch-sampled, 2"),
+        (["--loss", "edits=3"], "--loss edits: that term would be off: it needs edits that are taught: name some by --edit"),
+        (["--loss", "consistency=1", "--own", "0"], "--loss consistency: that term would be off: it needs faces drawn from"),
         (["--lr", "nan"], "a learning rate of nan"),
         (["--data", "nowhere"], "no such folder or zip file; expected aligned faces, or the word sampled"),
         (["--data", "sampled", "--split", "train"], "drawn faces have no --split"),

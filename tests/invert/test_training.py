@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from encoders.e4e import Encoder4Editing
 from encoders.psp import GradualStyleEncoder, IRSEEncoder
 from encoders.restyle import BackboneEncoder
 from encoders.stylemap import StyleMapEncoder
+from encoders.training.losses import Losses
 from generators.base import Identity
 from generators.errors import ToolkitError, UnknownName
 from generators.preview import PreviewHead
@@ -185,7 +186,7 @@ def test_a_run_begins_with_an_encoder_for_another_generator_and_says_so(
     tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces, kind
 ):
     first, second, said = tmp_path / "first", tmp_path / "second", []
-    plan = replace(PLAN, steps=1, samples=6 if kind == "run" else 0)
+    plan = replace(PLAN, steps=1, samples=6 if kind == "run" else 0, losses=replace(PLAN.losses, identity=0.0))
     if kind == "file":
         tiny_encoder.w_avg.add_(1)
         save_encoder(first, tiny_encoder, tiny_generator.identity)
@@ -775,6 +776,57 @@ def test_maps_are_refused_for_a_generator_that_takes_none_and_leave_no_folder(tm
     encoder = compact_encoder("stylemap", generator.num_ws, generator.w_dim, **sizes)
     with pytest.raises(ToolkitError, match=r"no maps, .*: train psp, e4e or restyle for it, or take --sizes 1,1,1"):
         train_encoder(encoder, generator, cheap_distance, faces, None, tmp_path / "run", plan)
+    assert not (tmp_path / "run").exists()
+
+
+ALL_TERMS = Losses(consistency=1.0, edits=1.0, delta=0.01, adversarial=0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "real", "off"),
+    [
+        ({}, 4, {"identity": "give --identity FILE", "edits": "name some by --edit"}),
+        ({"own": 0, "losses": Losses(consistency=0.5, identity=0.0)}, 4, {"consistency": "raise --own"}),
+        (
+            {"batch_sampled": 0, "batch_drawn": 0, "losses": Losses(identity=0.0, edits=1.0)},
+            4,
+            {"code": "raise --batch-sampled", "edits": "name some by --edit"},
+        ),
+        ({"batch_real": 0, "losses": Losses(identity=0.0)}, 0, {"w_norm": "real faces"}),
+        ({"losses": Losses(identity=0.0, w_norm=0.0)}, 4, {}),
+    ],
+)
+def test_terms_that_have_a_weight_and_are_off_are_named_and_those_that_are_wanted_refused(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces, change, real, off
+):
+    plan, said = replace(PLAN, **{"steps": 1, "preview_resolution": 0, "losses": ALL_TERMS} | change), []
+
+    def train(folder, **more):
+        real_faces, encoder = faces[:real], copy.deepcopy(tiny_encoder)
+        train_encoder(
+            encoder, tiny_generator, cheap_distance, real_faces, None, tmp_path / folder, plan, notify=said.append, **more
+        )
+
+    for term, need in off.items():
+        with pytest.raises(ToolkitError, match=f"--loss {term}: that term would be off: it needs .*{need}"):
+            train("refused", wanted=[term])
+    assert not (tmp_path / "refused").exists()
+    assert said == []
+    train("run", wanted=["code"] if "code" not in off else [])
+    assert [line.split(" term is off: it needs ")[0] for line in said] == [f"the {term}" for term in off]
+    assert all(need in line for line, need in zip(said, off.values(), strict=True))
+    (row,) = rows_of(tmp_path / "run")
+    assert [term for term in off if float(row[term] or 0)] == [], "what is said to be off is"
+    of_weight = {name for name, weight in asdict(plan.losses).items() if weight}
+    assert all(float(row[term]) > 0 for term in of_weight - off.keys()), "what is not is on"
+
+
+def test_a_term_of_maps_and_one_of_lpips_are_refused_where_there_are_none(tmp_path, tiny_generator, cheap_distance, faces):
+    encoder = compact_encoder("psp", 12, 32, pyramid_channels=(4, 4, 4), width=4)
+    distance = Perceptual("off", lambda a, b: a.new_zeros(len(a)))
+    for term, need in (("roughness", "style maps"), ("lpips", "LPIPS's weights")):
+        with pytest.raises(ToolkitError, match=f"--loss {term}: .*{need}"):
+            train_encoder(encoder, tiny_generator, distance, faces, None, tmp_path / "run", PLAN, wanted=[term])
     assert not (tmp_path / "run").exists()
 
 
