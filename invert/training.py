@@ -170,7 +170,8 @@ def train_encoder(
     preview = _preview(generator, plan.preview_resolution, plan.seed)
     drawn = _faces_folder(plan, folder, start, faces, generator)
     judge = {"validation": None if validation is None else _hash_faces(validation), "perceptual": _name(perceptual)}
-    described = _describe(plan, encoder, generator, real) | judge | {"identity": _name(identity)}
+    described = _describe(plan, encoder, generator, real) | judge | {"identity": _name(identity), "processes": world_size()}
+    described |= {"sampled_faces": _hash_sampled(generator, plan, drawn, offsets), "sampled_in": str(drawn)}
     _check_plan(folder, described, generator)
     for term, need in off.items():
         if rank() == 0 and term != "lpips":  # Whoever could not load that one has said so, and why.
@@ -664,10 +665,7 @@ def sample_faces(
                 f"{folder} holds another number of sampled faces than the {count} asked for: choose another folder"
             )
     if not done:
-        codes = sample_codes(generator, plain, seed)
-        if edits is not None and edited:
-            codes = torch.cat([codes, move_codes(sample_codes(generator, edited, seed + 4), edits, seed + 5)])
-        np.save(code_file, codes.half().cpu().numpy())
+        np.save(code_file, _codes_of_faces(generator, plain, seed, edits, edited))
         open_memmap(image_file, mode="w+", dtype=np.uint8, shape=(count, 3, resolution, resolution)).flush()
     images, codes = open_memmap(image_file, mode="r+"), np.load(code_file, mmap_mode="r")
     for start in range(done, count, 4):
@@ -681,6 +679,16 @@ def sample_faces(
                 entries = {"done": min(count, start + 4), "seed": seed, "plain": plain, "generator": _known_as(generator)}
                 temporary.write_text(json.dumps(entries))
     return images[:count], codes[:count]
+
+
+def _codes_of_faces(
+    generator: Generator, plain: int, seed: int, edits: Float[Tensor, "edits num_ws w_dim"] | None, edited: int
+) -> Float[np.ndarray, "n num_ws w_dim"]:
+    """Return the codes of ``sample_faces`` as its file has them."""
+    codes = sample_codes(generator, plain, seed)
+    if edits is not None and edited:
+        codes = torch.cat([codes, move_codes(sample_codes(generator, edited, seed + 4), edits, seed + 5)])
+    return codes.half().cpu().numpy()
 
 
 @torch.no_grad()
@@ -829,6 +837,21 @@ def _hash_faces(faces: UInt8[Tensor, "n 3 256 256"]) -> list[int | str]:
     return [len(faces), hashlib.sha256(faces[:, :, ::16, ::16].contiguous().numpy().tobytes()).hexdigest()]
 
 
+def _hash_sampled(
+    generator: Generator, plan: Plan, folder: Path, edits: Float[Tensor, "edits num_ws w_dim"] | None
+) -> list[int | str] | None:
+    """Return what tells sampled faces from others: how many, and a hash of their codes, in the files or yet to come."""
+    if not plan.samples:
+        return None
+    count = plan.samples + (plan.edited if edits is not None else 0)
+    if (folder / "sampled.json").is_file():
+        with _damage_in_words(folder / "sampled_codes.npy"):
+            codes = np.load(folder / "sampled_codes.npy", mmap_mode="r")[:count]
+    else:
+        codes = _codes_of_faces(generator, plan.samples, plan.seed, edits, plan.edited)
+    return [len(codes), hashlib.sha256(np.ascontiguousarray(codes).tobytes()).hexdigest()]
+
+
 def _name(distance: Callable[[Tensor, Tensor], Tensor] | None) -> str:
     """Return what tells a distance from others."""
     return "off" if distance is None else str(getattr(distance, "name", "unnamed"))
@@ -874,13 +897,14 @@ def _check_plan(folder: Path, described: dict[str, Any], generator: Generator) -
         before.setdefault("encoder.backbone", "compact")
     if not (before.get("edits") and before.get("samples")):
         before.pop("edited", None)  # It did nothing, and is refused today.
-    free = ("steps", "every", "validation", "generator")
+    free = ("steps", "every", "validation", "generator", "sampled_in")
     now = {key: value for key, value in _flat(described).items() if key not in free}
     changed = [key for key, value in now.items() if before.get(key, value) != value]
     if changed:
+        where = f"; its sampled faces are those in {before['sampled_in']}" if "sampled_faces" in changed else ""
         raise ToolkitError(
             f"{folder} holds a run with another {', '.join(changed)}: choose another folder (--start {folder} lets it begin "
-            f"with this run's encoder), or the same settings ({', '.join(f'{key}={before[key]}' for key in changed)})"
+            f"with this run's encoder), or the same settings ({', '.join(f'{key}={before[key]}' for key in changed)}){where}"
         )
 
 

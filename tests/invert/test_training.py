@@ -884,14 +884,51 @@ def test_a_run_for_another_generator_encoder_or_data_is_not_continued(
         train(folder="second", faces=tmp_path / "run")
 
 
+def test_a_run_that_took_its_sampled_faces_from_another_is_not_continued_on_others(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces
+):
+    def train(folder, steps, seed=0, **more):
+        plan = replace(PLAN, steps=steps, seed=seed, preview_resolution=0)
+        encoder = copy.deepcopy(tiny_encoder)
+        train_encoder(encoder, tiny_generator, cheap_distance, faces, None, tmp_path / folder, plan, **more)
+
+    train("first", 1, seed=7)
+    train("second", 1, faces=tmp_path / "first")
+    with pytest.raises(ToolkitError, match=r"another sampled_faces: .*; its sampled faces are those in .*first$"):
+        train("second", 2)
+    assert not (tmp_path / "second" / "sampled.json").exists(), "nothing is drawn before"
+    shutil.copytree(tmp_path / "first", tmp_path / "copied")
+    train("second", 2, faces=tmp_path / "copied")
+    assert [row["step"] for row in rows_of(tmp_path / "second")] == ["1", "2"]
+
+
+def test_sampled_faces_that_are_drawn_again_are_the_same_ones(tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces):
+    for steps in (1, 2):
+        plan, encoder = replace(PLAN, steps=steps, preview_resolution=0), copy.deepcopy(tiny_encoder)
+        train_encoder(encoder, tiny_generator, cheap_distance, faces, None, tmp_path, plan)
+        (tmp_path / "sampled.json").unlink()
+    assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2"]
+
+
+def test_a_run_is_not_continued_by_another_number_of_processes(
+    tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces
+):
+    plan = replace(PLAN, steps=1, preview_resolution=0)
+    train_encoder(copy.deepcopy(tiny_encoder), tiny_generator, cheap_distance, faces, None, tmp_path, plan)
+    known = json.loads((tmp_path / "plan.json").read_text())
+    assert known["processes"] == 1
+    (tmp_path / "plan.json").write_text(json.dumps(known | {"processes": 2}))
+    with pytest.raises(ToolkitError, match=r"another processes: .*\(processes=2\)"):
+        train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, plan)
+
+
 def test_a_run_of_before_its_plan_named_generator_and_data_goes_on(
     tmp_path, tiny_generator, tiny_encoder, cheap_distance, faces
 ):
     train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, replace(PLAN, steps=1))
     plan = json.loads((tmp_path / "plan.json").read_text())
-    (tmp_path / "plan.json").write_text(
-        json.dumps({key: value for key, value in plan.items() if key not in ("encoder", "faces", "generator")})
-    )
+    since = ("encoder", "faces", "generator", "sampled_faces", "sampled_in", "processes")
+    (tmp_path / "plan.json").write_text(json.dumps({key: value for key, value in plan.items() if key not in since}))
     (tmp_path / "sampled.json").write_text(json.dumps({"done": 6, "seed": 0}))
     train_encoder(tiny_encoder, tiny_generator, cheap_distance, faces, None, tmp_path, PLAN)
     assert [row["step"] for row in rows_of(tmp_path)] == ["1", "2"]
