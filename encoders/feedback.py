@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from encoders.base import Encoder
+from encoders.resize import resize
 from generators.base import Generator
 from generators.latent import Latent, as_stylemaps, map_layers
 
@@ -44,7 +44,7 @@ def look_again(
 
     def draw(code: Latent) -> tuple[Tensor, Tensor, Tensor]:
         whole = generator.synthesis(code)
-        small = F.adaptive_avg_pool2d(whole, encoder.input_resolution).clamp(-1, 1)
+        small = resize(whole, encoder.input_resolution).clamp(-1, 1)
         return whole, small, (small - image).square().mean((1, 2, 3))
 
     latent = wanted = encoder(image)

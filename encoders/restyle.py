@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoders.base import Encoder
 from encoders.e4e import forget_deltas, from_deltas
 from encoders.psp import ImageBatch, IRSEEncoder, Map2Style, PublishedEncoder
+from encoders.resize import resize
 from generators.base import Generator
 from generators.errors import LatentMismatch
 from generators.latent import WPlus
@@ -130,7 +130,7 @@ def restyle(
     latent = encoder.w_avg.expand(1, encoder.num_ws, encoder.w_dim)
     drawn = generator.synthesis(latent).expand(batch, -1, -1, -1)  # All start from the mean face.
     for _ in range(steps or encoder.looks):
-        latent = latent + change(encoder, image, F.adaptive_avg_pool2d(drawn, encoder.input_resolution), encoder.w_avg)
+        latent = latent + change(encoder, image, resize(drawn, encoder.input_resolution), encoder.w_avg)
         drawn = generator.synthesis(latent)
         yield latent, drawn
 

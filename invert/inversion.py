@@ -65,9 +65,9 @@ def check_faces(image: Tensor) -> None:
 
 
 def resize(image: Float[Tensor, "batch 3 h w"], resolution: int) -> Float[Tensor, "batch 3 r r"]:
-    """Bring square images to the side that networks and metrics expect: area mean when shrinking, bicubic when growing.
+    """Bring square images to the side that losses and metrics expect: area mean when shrinking, bicubic when growing.
 
-    Others are squashed, and shrink if their longer side does.
+    Others are squashed, and shrink if their longer side does. What encoders see is resized by ``encoders.resize``.
     """
     if image.shape[-1] == resolution == image.shape[-2]:
         return image

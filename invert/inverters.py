@@ -16,11 +16,12 @@ from torch import Tensor
 from encoders.base import Encoder
 from encoders.feedback import look_again
 from encoders.psp import PublishedEncoder
+from encoders.resize import resize
 from encoders.restyle import restyle
 from generators.base import Generator, Identity
 from generators.errors import LatentMismatch, ToolkitError, UnknownName
 from generators.latent import Latent
-from invert.inversion import Inversion, Inverter, check_faces, resize
+from invert.inversion import Inversion, Inverter, check_faces
 from invert.perceptual import Perceptual, load_perceptual
 from invert.presets import AUTO, DEFAULT_PRESET, MAX_LOOKS, PROJECTOR, preset_steps
 from invert.projector import Projector

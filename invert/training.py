@@ -31,7 +31,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from numpy.lib.format import open_memmap
 from torch import Tensor, nn
@@ -41,10 +40,11 @@ from editing.errors import EditError
 from encoders.backbone import BACKBONES, IRSEBackbone
 from encoders.base import Encoder
 from encoders.psp import PublishedEncoder
+from encoders.resize import resize
 from encoders.stylemap import StyleMapEncoder, narrowed
 from encoders.training.distributed import barrier, broadcast, rank, world_size
 from encoders.training.losses import Losses
-from encoders.training.trainer import EncoderTrainer, Schedule, random_edits, resize
+from encoders.training.trainer import EncoderTrainer, Schedule, random_edits
 from generators.base import Generator, Identity
 from generators.errors import ToolkitError, UnknownName
 from generators.mobilestylegan import MobileStyleGAN
@@ -671,7 +671,7 @@ def sample_faces(
     for start in range(done, count, 4):
         with torch.no_grad():
             some = torch.from_numpy(np.array(codes[start : start + 4])).float().to(generator.w_avg)
-            drawn = F.adaptive_avg_pool2d(generator.synthesis(some), resolution)
+            drawn = resize(generator.synthesis(some), resolution)
         images[start : start + 4] = to_uint8(drawn).cpu().numpy()
         if start % 100 == 0 or start + 4 >= count:
             images.flush()
@@ -742,7 +742,7 @@ def _invert(
     """Yield some faces at a time, and what the whole generator draws for the moving average's codes of them."""
     for rows in torch.arange(len(faces)).split(4):
         target = from_uint8(faces[rows].numpy()).to(trainer.device)
-        yield target, F.adaptive_avg_pool2d(trainer.invert(target), 256)
+        yield target, resize(trainer.invert(target), 256)
 
 
 def _write_sheet(pairs: Sequence[tuple[Tensor, Tensor]], sheet: Path) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from encoders.base import Encoder
 from encoders.psp import PublishedEncoder
+from encoders.resize import resize
 from encoders.restyle import change, restyle
 from encoders.training.augment import compress, misalign, one_side, patch, random_flip, relight, soften
 from encoders.training.discriminator import LatentAdversary, style_vectors
@@ -444,15 +445,6 @@ def mix_neighbours(maps: StyleMaps, random: torch.Generator) -> StyleMaps:
     batch = maps[0].shape[0]
     mask = (one_side(batch, 16, random) * (torch.rand(batch, 1, 1, 1, generator=random) < 0.5)).to(maps[0])
     return tuple(torch.lerp(m, m.roll(1, 0), resize_style(mask, *m.shape[2:])) if m.shape[2] > 1 else m for m in maps)
-
-
-def resize(image: Image, resolution: int) -> Float[Tensor, "batch 3 {resolution} {resolution}"]:
-    """Pool an image down, or interpolate it up, to a resolution; nothing happens where it has it."""
-    if image.shape[-1] == resolution:
-        return image
-    if image.shape[-1] > resolution:
-        return F.interpolate(image, (resolution, resolution), mode="area")
-    return F.interpolate(image, (resolution, resolution), mode="bilinear", align_corners=False)
 
 
 def _mean(values: Float[Tensor, " batch"]) -> Float[Tensor, ""]:

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from encoders.base import Encoder
 from encoders.compact import compact_encoder
@@ -64,6 +65,19 @@ def test_looks_are_never_further_away_even_where_the_encoder_overshoots(share):
         errors.append((drawn[:, :, ::2, ::2] - image).square().mean((1, 2, 3)))
     for before, after in itertools.pairwise(errors):
         assert (after <= before).all()
+
+
+def test_a_small_drawing_is_looked_at_as_the_training_shows_it():
+    drawing = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+
+    class Small(Generator):
+        def synthesis(self, latent):
+            return drawing
+
+    encoder, seen = Shy(0.8), []
+    encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    list(look_again(encoder, Small(), faces(1), 2))
+    torch.testing.assert_close(seen[1], F.interpolate(drawing, (8, 8), mode="bilinear", align_corners=False))
 
 
 def test_faces_do_not_depend_on_each_other():

@@ -16,11 +16,13 @@ from torch import nn
 
 from encoders.compact import compact_encoder
 from encoders.e4e import Encoder4Editing
+from encoders.resize import resize
 from encoders.restyle import ProgressiveBackboneEncoder, ResNetProgressiveBackboneEncoder, restyle
 from encoders.training.losses import Losses
-from encoders.training.trainer import EncoderTrainer, Schedule, mix_neighbours, resize
+from encoders.training.trainer import EncoderTrainer, Schedule, mix_neighbours
 from generators.errors import ToolkitError
 from generators.preview import PreviewHead
+from generators.stylegan1 import StyleGAN1
 
 
 def difference(a, b):
@@ -155,6 +157,18 @@ def test_restyle_is_taught_each_look_after_those_before_it(make, data, tiny_gene
         torch.testing.assert_close(latent, expected)
     latent.sum().backward()
     assert trainer.encoder.get_parameter("backbone.features.0.weight").grad.abs().sum() > 0
+
+
+def test_restyle_is_taught_on_what_it_sees_in_use_where_a_generator_draws_less_than_256_px(face):
+    generator = StyleGAN1(16, 8, 6, 3, channel_base=128, channel_max=12).eval().requires_grad_(False)
+    encoder = compact_encoder("restyle", generator.num_ws, 6, pyramid_channels=(8, 8, 8), width=8)
+    encoder.w_avg.copy_(generator.w_avg)
+    trainer = EncoderTrainer(encoder, generator, difference, Schedule(30))
+    for step in range(3):
+        trainer.step_number = step
+        with torch.no_grad():
+            expected = list(restyle(encoder, generator, face, step + 1))[-1][0]
+            torch.testing.assert_close(trainer._encode(face), expected)
 
 
 def test_what_restyle_draws_at_last_is_what_is_validated(make, data, tiny_generator):
@@ -455,6 +469,13 @@ def test_resizing_keeps_flat_images_and_gives_the_side_asked_for(side):
     flat = torch.full((1, 3, 16, 16), 0.25)
     torch.testing.assert_close(resize(flat, side), torch.full((1, 3, side, side), 0.25))
     assert resize(flat, 16) is flat
+
+
+def test_shrinking_is_an_area_mean_and_growing_is_smooth():
+    steps = torch.arange(4.0).expand(1, 3, 4, 4).contiguous()
+    torch.testing.assert_close(resize(steps, 2), torch.tensor([0.5, 2.5]).expand(1, 3, 2, 2))
+    grown = resize(steps, 8)[0, 0, 0]
+    torch.testing.assert_close(grown, torch.tensor([0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]))
 
 
 def test_a_step_whose_loss_is_not_finite_stops_the_training_and_changes_nothing(make, data):

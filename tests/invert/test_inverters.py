@@ -8,6 +8,7 @@ import torch
 from encoders.compact import compact_encoder
 from encoders.feedback import look_again
 from encoders.psp import IRSEEncoder
+from encoders.resize import resize
 from encoders.restyle import ResNetEncoder, restyle
 from encoders.stylemap import StyleMapEncoder
 from generators.base import Identity
@@ -15,7 +16,6 @@ from generators.errors import LatentMismatch, ToolkitError, UnknownName
 from generators.latent import space_of
 from generators.stylegan2 import StyleGAN2
 from invert.errors import ImageError
-from invert.inversion import resize
 from invert.inverters import best_method, choose_method, encoder_beside, invert, load_inverter, method_names
 from invert.presets import PRESETS
 from invert.tuning import TunedInverter

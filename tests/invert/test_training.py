@@ -23,6 +23,7 @@ from encoders.backbone import IRSEBackbone
 from encoders.compact import compact_encoder
 from encoders.e4e import Encoder4Editing
 from encoders.psp import GradualStyleEncoder, IRSEEncoder
+from encoders.resize import resize
 from encoders.restyle import BackboneEncoder
 from encoders.stylemap import StyleMapEncoder
 from encoders.training.losses import Losses
@@ -448,6 +449,14 @@ def test_sampled_faces_are_what_their_codes_draw(tmp_path, tiny_generator):
     images, codes = sample_faces(tiny_generator, 6, 0, tmp_path)
     drawn = tiny_generator.synthesis(torch.from_numpy(codes[4:5].copy()).float())
     assert np.abs(to_uint8(drawn).numpy()[0].astype(int) - images[4].astype(int)).max() <= 1
+
+
+def test_sampled_faces_of_a_small_generator_are_those_that_fresh_ones_would_be(tmp_path):
+    generator = small_stylegan1()
+    images, codes = sample_faces(generator, 2, 0, tmp_path)
+    with torch.no_grad():
+        drawn = generator.synthesis(torch.from_numpy(codes[:].copy()).float())
+    assert np.array_equal(images, to_uint8(resize(drawn, 256)).numpy())
 
 
 def test_sampling_goes_on_where_it_was_stopped(tmp_path, tiny_generator):
