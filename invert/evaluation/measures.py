@@ -197,7 +197,9 @@ def _edited(edit: MeasuredEdit, generator: Generator, identities: Sequence[PairM
         def draw(code: Latent) -> Images:
             drawn = (inversion.generator or generator).synthesis(edit(code))
             lost.logical_or_(~torch.isfinite(drawn).flatten(1).all(1))
-            return drawn.nan_to_num()  # What is measured of it is not reported, and the batch's other faces stand.
+            # What is measured of it is not reported, and the batch's other faces stand. Infinity becomes grey, too: the
+            # largest number, which it else becomes, is infinite again in the first mean.
+            return drawn.nan_to_num(0.0, 0.0, 0.0)
 
         rows, drawn = [torch.full((len(images),), math.nan)] * len(forms), None
         if is_encoder(inverter):

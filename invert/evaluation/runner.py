@@ -337,7 +337,8 @@ class _Worker:
                 code = select(inversion.latent, number)
                 for edit in self.run.measures.strip:
                     image = (inversion.generator or self.run.generator).synthesis(edit(code))
-                    pictures[number][edit.label] = _jpegs(image.nan_to_num())[0]  # Grey where an edit goes too far.
+                    grey = image.nan_to_num(0.0, 0.0, 0.0)  # Where an edit goes too far.
+                    pictures[number][edit.label] = _jpegs(grey)[0]
         return pictures
 
 

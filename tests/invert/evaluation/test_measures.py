@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -10,8 +12,9 @@ from editing.directions import Direction
 from invert.age_and_gender import ScorerError
 from invert.evaluation import measures
 from invert.evaluation.measures import check_metrics, load_measures
-from invert.inversion import Inversion
+from invert.inversion import Inversion, resize
 from invert.metrics.edits import EditEffect
+from invert.photo import to_uint8
 from pretrained.directions import save_direction
 
 
@@ -27,9 +30,9 @@ def measure(tiny_generator, tmp_path, monkeypatch):
     with torch.no_grad():
         image = tiny_generator.synthesis(latent)
 
-    def figures():
+    def figures(face=0):
         rows, notes = loaded(lambda images: Inversion(latent, image), Inversion(latent, image), image)
-        return {key.partition(" ")[0].partition("#")[0]: value for key, value in rows[0].items()}, notes
+        return {key.partition(" ")[0].partition("#")[0]: value for key, value in rows[face].items()}, notes
 
     return figures
 
@@ -41,6 +44,28 @@ def test_what_moved_is_counted_in_the_direction_that_was_asked_for(measure, monk
     assert figures["moved-smile"] == 1.5
     assert figures["leak-smile"] == pytest.approx(0.3)
     assert figures["mse"] == 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_edit_that_goes_too_far_in_one_face_costs_the_other_none_of_its_figures(
+    value, measure, tiny_generator, monkeypatch
+):
+    def effect(before, after, attribute):
+        to_uint8(resize(after, 64))  # Scorers see levels of a smaller picture, and refuse what has none.
+        return EditEffect(torch.ones(2), {"age": torch.zeros(2)})
+
+    def draw(latent):
+        image = synthesis(latent)
+        image[1, :, :8, :8] = value
+        return image
+
+    synthesis = tiny_generator.synthesis.forward
+    monkeypatch.setattr(tiny_generator.synthesis, "forward", draw)
+    monkeypatch.setattr(measures, "measure_effect", effect)
+    (whole, notes), (broken, _) = measure(0), measure(1)
+    assert whole["moved-smile"] == -1
+    assert math.isnan(broken["moved-smile"])
+    assert [bool(note) for note in notes] == [False, True]
 
 
 def test_without_metrics_only_the_consistency_of_edits_is_measured(tiny_generator, tmp_path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import math
 import os
 import pickle
 import shutil
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import invert.evaluation.runner
 from generators.errors import UnknownName
@@ -487,6 +490,28 @@ def test_an_edit_that_no_generator_can_draw_is_told_and_costs_no_other_figure(ru
     assert len(method.notes) == 6
     assert all("wider.safetensors=+1e+30, avg: no value for this face (" in note for note in method.notes.values())
     assert run(edits=summary.run.plan.edits, batch=3)[1] == 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_edit_that_no_generator_can_draw_is_shown_grey(run, tiny_generator, tmp_path, monkeypatch, value):
+    from editing.composition import parse_edits
+    from editing.directions import Direction
+    from pretrained.directions import save_direction
+
+    def load(*_):
+        tiny_generator.synthesis.register_forward_hook(
+            lambda module, given, image: image if image.abs().max() < 1e6 else torch.full_like(image, value)
+        )
+        return tiny_generator
+
+    monkeypatch.setattr("invert.evaluation.runner.load_generator", load)
+    file = tmp_path / "wider.safetensors"
+    save_direction(file, Direction.of("wider", torch.eye(tiny_generator.w_dim)[0], tiny_generator.identity))
+    summary, _ = run(edits=tuple(parse_edits([f"{file}=1e30"])))
+    (edit,) = summary.run.measures.strip
+    with Manifest(tmp_path / "manifest.sqlite") as book:
+        jpeg = book.picture(summary.run.strip_faces[0], summary.methods[0].method.key, edit.label)
+    assert set(np.asarray(Image.open(io.BytesIO(jpeg))).ravel()) == {128}
 
 
 def test_batches_keep_their_make_up_and_measure_the_same_faces(run):
