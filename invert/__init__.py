@@ -75,6 +75,7 @@ _HOME = {
     "part_mask": "invert.masks",
     "paste_back": "invert.faces",
     "process_photo": "invert.pipeline",
+    "read_latents": "invert.latents",
     "read_mask": "invert.masks",
     "read_photo": "invert.photo",
     "read_recipe": "invert.recipe",

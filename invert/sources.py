@@ -13,6 +13,7 @@ from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from generators.base import Generator
+from generators.errors import LatentMismatch
 from generators.latent import Latent, batch_size, select
 from invert.errors import PhotoError, SourceError
 from invert.faces import align, already_aligned, detect, paste_back
@@ -25,6 +26,8 @@ TRUNCATION_PSI = 0.7
 MAX_SEEDS = 1000
 LATENT_SUFFIXES = (".safetensors", ".pt", ".npy", ".npz")
 """Of files that hold codes; the first is the toolkit's own, the others hold arrays of W or W+."""
+USUAL_LAYERS = range(8, 19, 2)
+"""Of generators of 32 to 1024 px: as many rows of styles are more likely one code of W+ than as many faces in W."""
 
 
 def is_code(text: str) -> bool:
@@ -97,7 +100,8 @@ def read_sources(
 
     Raises:
         SourceError: seeds that are none.
-        LatentMismatch: a latent belongs to another generator, or is of another width or number of layers.
+        LatentMismatch: a latent belongs to another generator, or is of another width or number of layers, or an array may
+            be one code of W+ as well as many of W.
         BrokenFile: a latent's file cannot be read.
         PhotoError: a photo cannot be read, or there is no such file.
         NoFaceFound: a photo has no face.
@@ -153,6 +157,13 @@ def _saved(path: Path, generator: Generator) -> list[Source]:
         latent = load_latent(path, generator).latent
     else:
         codes = read_latents(path, generator)
+        if codes.ndim == 2 and len(codes) in USUAL_LAYERS:
+            rows, width = codes.shape
+            raise LatentMismatch(
+                f"{path}: latents of shape {(rows, width)} may be one code of W+, of a generator of {rows} layers, or"
+                f" {rows} of W: save code[None], of shape {(1, rows, width)}, and add --generator with that one, or"
+                f" w[:, None].repeat(1, {generator.num_ws}, 1); one code of W is {(1, width)}"
+            )
         latent = codes if codes.ndim == 3 else codes[:, None].repeat(1, generator.num_ws, 1)
     device = generator.w_avg.device
     on_device = latent.to(device) if isinstance(latent, Tensor) else tuple(style_map.to(device) for style_map in latent)

@@ -101,6 +101,15 @@ def test_a_latent_of_another_generator_is_refused_and_both_are_named(read, tiny_
         read(str(tmp_path / "latent.safetensors"))
 
 
+@pytest.mark.parametrize("rows", [8, 14, 18])
+def test_rows_of_styles_that_may_be_one_code_of_another_generator_are_no_faces(read, tmp_path, rows):
+    np.save(tmp_path / "code.npy", np.zeros((rows, 32), np.float32))
+    with pytest.raises(LatentMismatch, match=rf"of W\+, of a generator of {rows} layers, .* \(1, {rows}, 32\)"):
+        read(str(tmp_path / "code.npy"))
+    np.save(tmp_path / "faces.npy", np.zeros((9, 32), np.float32))
+    assert len(read(str(tmp_path / "faces.npy"))) == 9
+
+
 def test_a_missing_file_is_named(read, tmp_path):
     for name in ("latent.safetensors", "w.npz", "photo.jpg"):
         with pytest.raises(PhotoError, match=rf"{name}: no such file"):
