@@ -288,6 +288,19 @@ def _clean(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def last_written(manifest: Path) -> str:
+    """Tell when a manifest was last written, and how large it was: the same as long as nobody does; never empty."""
+    times = []
+    for suffix in _SQLITE_SUFFIXES:
+        try:
+            status = manifest.with_name(manifest.name + suffix).stat()
+        except OSError:
+            times.append("none")
+        else:
+            times.append(f"{status.st_size}:{status.st_mtime_ns}")
+    return " ".join(times)
+
+
 def part_of(manifest: Path, worker: int) -> Path:
     """Name the file that another worker of a run writes into."""
     return manifest.with_name(f"{manifest.stem}.worker-{worker}{manifest.suffix}")

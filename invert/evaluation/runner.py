@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -30,11 +31,11 @@ from generators.latent import select
 from invert.dataset import Reader, find_faces
 from invert.errors import PhotoError
 from invert.evaluation.faces import RESOLUTION, Faces, Kind, hash_faces, kind_of, prefetch, read_face
-from invert.evaluation.manifest import Manifest, ManifestBusy, ManifestError, Result, part_of, parts_of
+from invert.evaluation.manifest import Manifest, ManifestBusy, ManifestError, Result, last_written, part_of, parts_of
 from invert.evaluation.measures import Measures, check_metrics, load_measures
 from invert.evaluation.meter import meter, return_freed_memory
 from invert.evaluation.methods import Method, each_once, parse_methods
-from invert.evaluation.team import Team, WorkerLost
+from invert.evaluation.team import KEPT, Team, WorkerLost
 from invert.inversion import Inversion, Inverter, resize
 from invert.perceptual import load_perceptual
 from invert.photo import to_uint8
@@ -47,6 +48,8 @@ STRIP_FACES = 4
 PICTURE_PX = 256
 DRAWN = "drawn"
 """Label of the picture of an inversion; the others are edits, as written."""
+WRITE_PATIENCE_SEC = 6 * 3600.0
+"""How long the leader waits for a worker that writes nothing; far longer than the slowest batch takes."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ def evaluate(
                     return_freed_memory()
                     _Worker(run, method, inverter, book, on_progress).work(groups[team.rank :: team.size])
             run.columns.append(Column(method, unavailable))
-    return replace(run, lost=_collect(manifest, team))
+    return replace(run, lost=_collect(manifest, team, notify))
 
 
 def _open(manifest: Path, team: Team, stack: ExitStack) -> Manifest:
@@ -190,7 +193,7 @@ def _open(manifest: Path, team: Team, stack: ExitStack) -> Manifest:
     return opened[0]
 
 
-def _collect(manifest: Path, team: Team) -> str:
+def _collect(manifest: Path, team: Team, notify: Callable[[str], None]) -> str:
     """Wait for the other workers and take over their results; return what is missing, in words."""
     lost = []
     try:
@@ -201,20 +204,34 @@ def _collect(manifest: Path, team: Team) -> str:
         with Manifest(manifest) as book:
             for part in parts_of(manifest):
                 try:
-                    _merge_when_free(book, part)
+                    _merge_when_free(book, part, notify)
                 except ManifestError as error:
                     lost.append(str(error))
     return "; ".join(lost)
 
 
-def _merge_when_free(book: Manifest, part: Path) -> None:
-    """Take over a worker's results once it is done: one that died stopped the wait for those that are still at work."""
+def _merge_when_free(book: Manifest, part: Path, notify: Callable[[str], None]) -> None:
+    """Take over a worker's results once it is done: one that died stopped the wait for those that are still at work.
+
+    A worker that writes nothing any more is not waited for: it was stopped, or its machine is gone and left a lock behind.
+    """
+    seen, since = "", 0.0
     while True:
         try:
             book.merge(part)
-        except ManifestBusy:
-            continue
-        return
+        except ManifestBusy as error:
+            if not seen:
+                notify(f"{part.name}: its worker has not ended yet; its results are waited for")
+            now = last_written(part)
+            if now != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since >= WRITE_PATIENCE_SEC:
+                raise ManifestBusy(
+                    f"{part}: its worker has not ended, and has written nothing for {WRITE_PATIENCE_SEC / 3600:g} hours:"
+                    f" end it; {KEPT}"
+                ) from error
+        else:
+            return
 
 
 def _decide_kind(faces: Faces, book: Manifest, notify: Callable[[str], None]) -> Kind:

@@ -199,12 +199,28 @@ def test_a_worker_that_died_ends_no_wait_for_those_at_work(tmp_path, monkeypatch
     worker = threading.Thread(target=work)
     worker.start()
     opened.wait()
-    lost = invert.evaluation.runner._collect(manifest, Team(size=4))
+    told = []
+    lost = invert.evaluation.runner._collect(manifest, Team(size=4), told.append)
     worker.join()
+    assert told == ["m.worker-2.sqlite: its worker has not ended yet; its results are waited for"]
     assert lost.startswith("worker 2 is gone; ")
     assert "m.worker-3.sqlite: no manifest" in lost
     with Manifest(manifest) as book:
         assert [result.content for result in book.results("m")] == ["late"]
+
+
+def test_a_worker_that_neither_ends_nor_writes_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("invert.evaluation.manifest.BUSY_SEC", 0.01)
+    monkeypatch.setattr("invert.evaluation.runner.WRITE_PATIENCE_SEC", 0.0)
+    monkeypatch.setattr(Team, "wait", lambda self: None)
+    manifest = tmp_path / "m.sqlite"
+    with Manifest(part_of(manifest, 1)) as book:
+        book.add([Result("kept", "m", {"a": 1.0})])
+        lost = invert.evaluation.runner._collect(manifest, Team(size=2), lambda message: None)
+    assert "m.worker-1.sqlite: its worker has not ended, and has written nothing for 0 hours: end it" in lost
+    assert invert.evaluation.runner._collect(manifest, Team(size=2), lambda message: None) == ""
+    with Manifest(manifest) as book:
+        assert [result.content for result in book.results("m")] == ["kept"]
 
 
 def test_what_stopped_in_the_middle_of_a_method_is_not_lost(run):
