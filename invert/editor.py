@@ -16,7 +16,7 @@ from editing.directions import Direction, Edit
 from generators.base import Generator
 from generators.errors import ToolkitError
 from generators.latent import Latent, batch_size, check_latent
-from invert.edits import as_edit, load_directions
+from invert.edits import as_edit, draw_edited, load_directions
 from invert.faces import AlignedFace, align, already_aligned, detect, paste_back
 from invert.inversion import Inversion, Inverter
 from invert.inverters import load_inverter
@@ -227,17 +227,23 @@ class Editor:
         return apply_edits(self._inverted().latent, [(self._as_edit(spec), spec.strength) for spec in specs])
 
     def edited_face(self, edits: Edits) -> Float[Tensor, "3 height width"]:
-        """Draw the face with other edits than those of the list, in [-1, 1]."""
-        latent = self.edited_latent(edits)
+        """Draw the face with other edits than those of the list, in [-1, 1].
+
+        Raises:
+            ImageError: an edit leads too far from what the generator can draw.
+        """
+        specs = as_specs(edits)
+        latent = self.edited_latent(specs)
         generator = self._inverted().generator or self.generator
         with torch.no_grad():
-            return generator.synthesis(latent)[0]
+            return (draw_edited(latent, generator) if specs else generator.synthesis(latent))[0]
 
     def edited_photo(self, edits: Edits) -> UInt8[np.ndarray, "height width 3"]:
         """Return the whole photo with other edits than those of the list.
 
         Raises:
             ToolkitError: there is no photo, only a latent.
+            ImageError: as of ``edited_face``.
         """
         inversion = self._inverted()
         if self.original is None or self.face is None:

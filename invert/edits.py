@@ -1,4 +1,7 @@
-"""How does an edit that a user wrote become one that can be applied? Its direction is loaded; layers, unit, mask are set."""
+"""How does an edit that a user wrote become one that can be applied? Its direction is loaded; layers, unit, mask are set.
+
+What comes of it is drawn here, too: an edit may lead to where nothing can be drawn.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,7 +22,9 @@ from editing.layers import parse_layers
 from editing.masks import feather
 from generators.base import Generator, Identity
 from generators.errors import UnknownName
+from generators.latent import Latent
 from invert.masks import PARTS, SHAPES, mask_of
+from invert.photo import check_finite
 from pretrained.directions import is_direction_file, known_names, load_direction
 
 MASK_FEATHER = 0.02
@@ -87,6 +93,19 @@ def as_edit(
         raise EditError(f"the edit {spec} is for a part of the face, but there is no picture to find it in")
     mask = feather(mask_of(spec.mask, image, predictor), MASK_FEATHER).to(generator.w_avg.device)
     return LocalEdit(asked, mask, _map_sizes(spec, asked, generator))
+
+
+@torch.no_grad()
+def draw_edited(latent: Latent, generator: Generator) -> Float[Tensor, "batch 3 height width"]:
+    """Draw a code that was edited.
+
+    Raises:
+        ImageError: it cannot be drawn; the message says what to do about the edit.
+    """
+    advice = "its code lies too far from those that the generator knows; take smaller strengths"
+    if generator.synthesis.feature_dtype is not None:
+        advice += ", or let the generator compute in float32 (--dtype)"
+    return check_finite(generator.synthesis(latent), advice)
 
 
 def _as_asked(spec: EditSpec, direction: Direction, generator: Generator) -> Direction:

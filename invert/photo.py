@@ -321,17 +321,19 @@ def to_uint8(image: Float[Tensor, "*batch 3 height width"]) -> UInt8[np.ndarray,
     return np.ascontiguousarray(levels.movedim(-3, -1).cpu().numpy())
 
 
-def check_finite(image: Float[Tensor, "*batch 3 height width"]) -> Float[Tensor, "*batch 3 height width"]:
+def check_finite(image: Float[Tensor, "*batch 3 height width"], advice: str = "") -> Float[Tensor, "*batch 3 height width"]:
     """Refuse images that no pixels can show, and return the others as they are.
+
+    Args:
+        image: drawn or read.
+        advice: what to do about it, where whoever calls knows.
 
     Raises:
         ImageError: a value is NaN or infinite, as where a generator draws a code far outside of W.
     """
     if not bool(torch.isfinite(image).all()):
-        raise ImageError(
-            f"the drawn image holds {int((~torch.isfinite(image)).sum())} values that are NaN or infinite:"
-            " its code lies too far from those that the generator knows; take smaller strengths, or --dtype float32"
-        )
+        count = int((~torch.isfinite(image)).sum())
+        raise ImageError(f"an image holds {count} values that are NaN or infinite{advice and f': {advice}'}")
     return image
 
 

@@ -28,7 +28,7 @@ from editing.composition import EditSpec
 from generators.base import Generator
 from generators.latent import Latent, select, space_of
 from invert import identity
-from invert.edits import as_edit
+from invert.edits import as_edit, draw_edited
 from invert.errors import NoFaceFound, OutputError
 from invert.faces import AlignedFace, align, already_aligned, detect, paste_back
 from invert.inversion import Inversion, Inverter, resize
@@ -92,6 +92,7 @@ def process_photo(
     Raises:
         PhotoError: the photo cannot be read.
         NoFaceFound: it has no face, or not the one asked for.
+        ImageError: an edit, or the inversion, cannot be drawn.
         OutputError: the results cannot be written.
     """
     timer = Timer()
@@ -306,8 +307,7 @@ def _edited(inversion: Inversion, tools: Tools, recipe: Recipe, number: int) -> 
         latent = edit(latent, spec.strength)
         if len(edits) <= MAX_STAGES or done == len(edits):
             label = _label(spec) if len(edits) <= MAX_STAGES else f"{len(edits)} edits"
-            with torch.no_grad():
-                stages.append(Stage(f"{'+ ' if stages else ''}{label}", latent, generator.synthesis(latent)))
+            stages.append(Stage(f"{'+ ' if stages else ''}{label}", latent, draw_edited(latent, generator)))
     return stages
 
 

@@ -30,7 +30,7 @@ from editing.composition import apply_edits
 from editing.directions import Edit
 from generators.latent import Latent, as_stylemaps
 from invert.animation import check_video, write_video
-from invert.edits import as_edit
+from invert.edits import as_edit, draw_edited
 from invert.errors import NoFaceFound, OutputError, VideoError
 from invert.faces import MIN_FACE_PX, align_corners, crop_corners, paste_back
 from invert.inversion import resize
@@ -340,6 +340,7 @@ def edit_video(
     Raises:
         VideoError: the video cannot be read.
         NoFaceFound: no frame shows a face.
+        ImageError: an edit, or an inversion, cannot be drawn.
         OutputError: the video cannot be written.
     """
     if recipe.face == "all" or recipe.is_aligned:
@@ -474,15 +475,15 @@ def _drawn(items: Iterable[_Item], tools: Tools, recipe: Recipe) -> Iterator[Fra
             image = _draw(tools, item.code) if any(spec.mask for spec in specs) else None
             found = (as_edit(spec, tools.directions[spec.name], tools.generator, image, recipe.predictor) for spec in specs)
             edits, shot = [(edit, spec.strength) for edit, spec in zip(found, specs, strict=True)], item.shot
-        edited = _draw(tools, apply_edits(item.code, edits))
+        edited = _draw(tools, apply_edits(item.code, edits), bool(edits))
         before = _draw(tools, item.code) if recipe.paste == "change" else None
         yield paste_back(item.frame, edited, item.crop_from_photo, inverted=before, match_colour=True)
 
 
 @torch.no_grad()
-def _draw(tools: Tools, code: Latent) -> Float[Tensor, "3 height width"]:
+def _draw(tools: Tools, code: Latent, is_edited: bool = False) -> Float[Tensor, "3 height width"]:
     # Not around the generator above: between two of its frames the projector needs gradients.
-    return tools.generator.synthesis(code)[0].cpu()
+    return (draw_edited(code, tools.generator) if is_edited else tools.generator.synthesis(code))[0].cpu()
 
 
 def _write(output: Path, frames: Iterator[Frame], clip: Clip, recipe: Recipe) -> str:

@@ -144,7 +144,7 @@ def _edit(
 
     from generators.errors import ToolkitError
     from invert.blends import edit_face
-    from invert.edits import as_edit, load_directions
+    from invert.edits import as_edit, draw_edited, load_directions
     from invert.panels import Panel, comparison
     from invert.photo import to_uint8
     from invert.pipeline import unique_stems
@@ -167,14 +167,16 @@ def _edit(
     for source in sources:
         image = draw(network, source.latent)
         try:
-            made = edit_face(network, source.latent, edit(source.latent), image, spec, settings, predictor)
+            edited = edit(source.latent)
+            everywhere = draw_edited(edited, network)[0].cpu()
+            made = edit_face(network, source.latent, edited, image, spec, settings, predictor)
         except ToolkitError as error:
             failed.append(source.name)
             notify(f"error: {source.name}: {error}")
             continue
         shares[source.name] = made.share
         codes.append(made.latent)
-        before, after, whole = (to_uint8(picture) for picture in (image, made.image, draw(network, edit(source.latent))))
+        before, after, whole = (to_uint8(picture) for picture in (image, made.image, everywhere))
         pictures |= {f"{stems[source]}-before": before, f"{stems[source]}-after": after}
         panels += [Panel(before, source.name), Panel(whole, label, "everywhere"), Panel(after, spec, _figure(made.share))]
         click.echo(f"{source.name}: {_figure(made.share)}")

@@ -9,7 +9,7 @@ from editing.errors import EditError
 from generators.base import Identity
 from generators.errors import LatentMismatch, ToolkitError, UnknownName
 from invert.editor import Editor, edit
-from invert.errors import NoFaceFound
+from invert.errors import ImageError, NoFaceFound
 from invert.latents import save_latent
 from invert.photo import write_image
 from invert.pipeline import process_photo
@@ -89,6 +89,14 @@ def test_an_edit_under_a_mask_leaves_the_rest_as_it_is(editor, wider, tmp_path):
 def test_a_mask_that_cannot_be_had_is_refused(editor, wider, mask, error, words):
     with pytest.raises(error, match=words):
         editor.edited_face([f"{wider}=1@{mask}"])
+
+
+def test_an_edit_that_leads_too_far_to_be_drawn_is_refused_with_advice(editor, wider):
+    with pytest.raises(ImageError, match=r"NaN or infinite: its code lies too far .* take smaller strengths$"):
+        editor.edited_face({wider: 1e30})
+    editor.generator.compute_in(torch.bfloat16)
+    with pytest.raises(ImageError, match=r"take smaller strengths, or let the generator compute in float32 \(--dtype\)$"):
+        editor.edited_face({wider: 1e30})
 
 
 @pytest.mark.usefixtures("no_shape_checks")

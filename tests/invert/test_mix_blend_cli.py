@@ -225,6 +225,12 @@ def test_every_edited_face_of_a_photo_is_put_back(run, tmp_path, encoder_file, d
     assert not [name for name in names_in(tmp_path / "b") if name.endswith(".jpg")]
 
 
+def test_an_edit_that_leads_too_far_in_a_face_is_told_with_advice(run, direction_file):
+    result = run("blend", "seed:1-2", "--edit", f"{direction_file}=1e30", "--mask", "rectangle:0.3,0.3,0.7,0.7")
+    assert result.exit_code == 1
+    assert result.output.count("its code lies too far from those that the generator knows; take smaller strengths") == 2
+
+
 def test_photos_of_one_name_keep_their_results_apart(run, tmp_path, encoder_file, direction_file):
     (tmp_path / "photos").mkdir()
     for name, width in (("x.png", 512), ("x.bmp", 500)):

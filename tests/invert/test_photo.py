@@ -22,6 +22,7 @@ from invert import photo as photo_module
 from invert.errors import ImageError, OutputError, PhotoError
 from invert.photo import (
     STDIN,
+    check_finite,
     decode_photo,
     demo_photo,
     find_photos,
@@ -317,8 +318,10 @@ def test_to_uint8_clamps_and_rounds():
 def test_an_image_that_no_pixels_can_show_is_refused(value):
     image = torch.zeros(2, 3, 4, 4)
     image[1, 0, 2, 2] = value
-    with pytest.raises(ImageError, match=r"holds 1 values that are NaN or infinite.*take smaller strengths"):
+    with pytest.raises(ImageError, match=r"^an image holds 1 values that are NaN or infinite$"):
         to_uint8(image)
+    with pytest.raises(ImageError, match=r"NaN or infinite: save it anew$"):
+        check_finite(image, "save it anew")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG", ".webp"])

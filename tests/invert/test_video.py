@@ -17,7 +17,7 @@ from editing.composition import EditSpec
 from editing.directions import Direction
 from invert.animation import write_video
 from invert.cli.main import cli
-from invert.errors import NoFaceFound, OutputError, VideoError
+from invert.errors import ImageError, NoFaceFound, OutputError, VideoError
 from invert.faces import crop_corners, detect
 from invert.inverters import load_inverter
 from invert.pipeline import followed
@@ -84,6 +84,13 @@ def test_a_video_is_edited_where_it_shows_the_face_and_nowhere_else(clip, tools,
     changed = [np.any(a != b) for a, b in zip(frames, edited, strict=True)]
     assert changed == [True] * 4 + [False, True]
     assert not np.any(edited[0][-1] != frames[0][-1])  # The last row lies outside the face.
+
+
+def test_an_edit_that_leads_too_far_is_told_with_advice_and_leaves_no_video(clip, tools, tmp_path):
+    far = Recipe(edits=(WIDER._replace(strength=1e30),))
+    with pytest.raises(ImageError, match="take smaller strengths"):
+        edit_video(clip, tmp_path / "out.mp4", tools, far)
+    assert not (tmp_path / "out.mp4").exists()
 
 
 def test_an_edit_of_strength_0_changes_nothing(clip, tools, tmp_path):
