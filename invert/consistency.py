@@ -17,6 +17,7 @@ from editing.lec import LatentDistance
 from invert.evaluation.manifest import Manifest
 from invert.evaluation.measures import figure_key
 from invert.evaluation.runner import Run
+from invert.json_values import plain
 from invert.photo import whole_file
 from invert.report.summary import cell
 
@@ -113,7 +114,7 @@ def write_rows(folder: Path, rows: Sequence[Row], settings: dict[str, Any]) -> N
         table = csv.DictWriter(file, list(Row.__dataclass_fields__))
         table.writeheader()
         table.writerows({key: _cell_of(value) for key, value in asdict(row).items()} for row in rows)
-    entries = {"settings": settings, "means": plain(means(rows)), "rows": plain(rows)}
+    entries = plain({"settings": settings, "means": list(map(asdict, means(rows))), "rows": list(map(asdict, rows))})
     with whole_file(folder / "lec.json") as part:
         part.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8", errors="replace")
 
@@ -122,14 +123,3 @@ def _cell_of(value: str | float) -> str | float:
     if isinstance(value, str):
         return cell(value)
     return "" if math.isnan(value) else value
-
-
-def plain(entries: Sequence[Row | Mean]) -> list[dict[str, Any]]:
-    """Give JSON values; it has neither NaN nor infinity, they are none."""
-    return [
-        {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in asdict(entry).items()
-        }
-        for entry in entries
-    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,11 @@ def command(
 
     from editing.composition import parse_edits
     from generators.errors import ToolkitError
-    from invert.consistency import as_markdown, means, plain, read_rows, write_rows
+    from invert.consistency import as_markdown, means, read_rows, write_rows
     from invert.edits import check_name
     from invert.evaluation.methods import parse_methods
     from invert.evaluation.runner import Plan, Progress, evaluate
+    from invert.json_values import plain
     from invert.performance import keep_freed_memory
     from pretrained.catalog import CATALOG
 
@@ -107,7 +109,7 @@ def command(
     rows = read_rows(run, manifest)
     found = means(rows)
     write_rows(output, rows, {column.method.spec: column.method.own_settings for column in run.columns})
-    click.echo(json.dumps(plain(found), indent=2) if as_json else as_markdown(found))
+    click.echo(json.dumps(plain(list(map(asdict, found))), indent=2) if as_json else as_markdown(found))
     failed = {row.file: row.reason for row in rows if row.reason and not row.reason.startswith("the same as ")}
     for name, reason in list(failed.items())[:10]:
         notify(f"failed: {name}: {reason}")

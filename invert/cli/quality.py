@@ -144,8 +144,10 @@ def _photos(faces: list[FaceFile], batch: int, device: torch.device, kind: Photo
 
 
 def _as_json(figure: Figure) -> dict[str, Any]:
-    """Give JSON values: it has no infinity, which bounds and perfect generators have."""
+    """Give JSON values, whose note says where the figure is infinite: as those of perfect generators are."""
+    from invert.json_values import plain
+
     infinite = figure.value is not None and math.isinf(figure.value)
-    entries = asdict(figure.description) | {"value": figure.value, "note": figure.note}
-    entries["note"] = f"infinite: nothing differs; {figure.note}" if infinite else figure.note
-    return {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in entries.items()}
+    note = f"infinite: nothing differs; {figure.note}" if infinite else figure.note
+    entries: dict[str, Any] = plain(asdict(figure.description) | {"value": figure.value, "note": note})
+    return entries

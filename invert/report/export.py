@@ -9,9 +9,10 @@ import math
 from typing import Any
 
 from invert.evaluation.faces import RESOLUTION
+from invert.json_values import plain
 from invert.report.summary import MethodSummary, Summary, cell, digits_of, shown
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "∞": r"$\infty$",
@@ -83,7 +84,10 @@ def as_csv(summary: Summary) -> str:
 
 
 def as_json(summary: Summary) -> str:
-    """Write all but the single faces' figures; what changes from run to run stands under ``cost`` and ``run``."""
+    """Write all but the single faces' figures; what changes from run to run stands under ``cost`` and ``run``.
+
+    Null is infinity in a range, and in a mean (or its interval) of some faces, as PSNR of equal images is; else no value.
+    """
     faces = summary.run.faces
     content: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
@@ -93,7 +97,7 @@ def as_json(summary: Summary) -> str:
                 "key": m.key,
                 "name": m.name,
                 "higher_is_better": m.higher_is_better,
-                "range": [_finite(m.low), _finite(m.high)],
+                "range": [m.low, m.high],
                 "backbone": m.backbone,
             }
             for m in summary.metrics
@@ -107,18 +111,16 @@ def as_json(summary: Summary) -> str:
             "duplicates": [[shown(face.name), shown(first.name)] for face, first in faces.duplicates],
             "unreadable": [[shown(face.name), shown(reason)] for face, reason in faces.unreadable],
         },
-        "cost": {
-            method.label: {"seconds": _finite(_mean(method)), "peak_bytes": method.peak_bytes} for method in summary.methods
-        },
+        "cost": {method.label: {"seconds": _mean(method), "peak_bytes": method.peak_bytes} for method in summary.methods},
         "published": [table.as_json() for table in summary.published],
         "run": {"command": summary.command, **summary.provenance},
     }
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _method(method: MethodSummary, summary: Summary) -> dict[str, Any]:
     figures = {
-        metric.key: {"mean": _finite(e.mean), "interval": [_finite(e.low), _finite(e.high)], "count": e.count, "mark": mark}
+        metric.key: {"mean": e.mean, "interval": [e.low, e.high], "count": e.count, "mark": mark}
         for metric, e, mark in zip(summary.metrics, method.estimates, method.marks, strict=bool(method.estimates))
     }
     return {
@@ -130,13 +132,6 @@ def _method(method: MethodSummary, summary: Summary) -> dict[str, Any]:
         "failures": [[summary.names[place], reason] for place, reason in method.failures.items()],
         "notes": [[summary.names[place], note] for place, note in method.notes.items()],
     }
-
-
-def _finite(value: float) -> float | str | None:
-    """Say what JSON has no number for."""
-    if math.isnan(value):
-        return None
-    return str(value) if math.isinf(value) else value
 
 
 def as_latex(summary: Summary) -> str:

@@ -155,6 +155,7 @@ def test_csv_and_json_say_what_the_table_says(evaluated):
         assert low <= method["figures"]["mse"]["mean"] <= high
         assert len(values) == method["measured"] == 4
     assert {row["status"] for row in rows} == {"measured", "failed", "duplicate"}
+    assert {metric["key"]: metric["range"][1] for metric in data["metrics"]} == {"mse": 4.0, "psnr": None}
     assert data["methods"][0]["settings"]["weights_sha256"] in report.read_text(encoding="utf-8")
 
 
