@@ -24,7 +24,7 @@ from torch import Tensor
 
 from generators.errors import ToolkitError
 from invert.errors import PhotoError
-from invert.photo import PHOTO_SUFFIXES, decode_photo, read_bytes
+from invert.photo import FOREIGN_ADVICE, FOREIGN_SUFFIXES, PHOTO_SUFFIXES, decode_photo, read_bytes
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,6 @@ MAX_MEMBER_BYTES = 512 * 2**20
 """Largest image that is read out of a zip file: a header can promise less than it unpacks to."""
 NAMED = 3
 """Folders and zip files that are named where some are left out."""
-FOREIGN_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".ppm", ".pgm", ".tga", ".psd", ".dng", ".nef"})
-"""Of pictures that cannot be read here: those beside the others are told of."""
 CELEBA_HQ = "CelebA-HQ-img"
 CELEBA_MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 CELEBA_SPLITS = {"train": range(162770), "val": range(162770, 182637), "test": range(182637, 202599)}
@@ -88,7 +86,7 @@ class _Unread:
             log.warning("%s: %d more folders in it cannot be read", source, len(self.folders) - NAMED)
         if self.suffixes:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.suffixes.items()))
-            log.warning("%s: holds pictures of kinds that cannot be read here: %s; save them as JPEG or PNG", source, kinds)
+            log.warning("%s: holds pictures (%s) of kinds that %s", source, kinds, FOREIGN_ADVICE)
 
 
 class Reader:

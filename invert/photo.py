@@ -32,8 +32,9 @@ Pixels = TypeVar("Pixels", bound=np.ndarray)  # type: ignore[type-arg]
 
 STDIN = Path("-")
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-HEIC_SUFFIXES = frozenset({".heic", ".heif"})
-"""Of an iPhone's photos, which take a decoder that is not among what is installed."""
+FOREIGN_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".ppm", ".pgm", ".tga", ".psd", ".dng", ".nef"})
+"""Of pictures that are not read, most of which take a decoder that is not among what is installed: people are told so."""
+FOREIGN_ADVICE = "cannot be read here: save them as JPEG or PNG"
 # A 108-megapixel phone photo passes; decoded it takes 324 MB, and the largest photo allowed 384 MB.
 MAX_PHOTO_PIXELS = 128_000_000
 MAX_FILE_BYTES = 512 * 1024**2
@@ -97,7 +98,8 @@ def what_is_left_out(folder: Path) -> str:
         told.append(f"{count} file{'s' * (count > 1)} ({kinds})")
     if folders := sum(path.is_dir() for path in others):
         told.append(f"{folders} subfolder{'s' * (folders > 1)}")
-    hint = "; HEIC photos cannot be read here: convert them to JPEG" if suffixes.keys() & HEIC_SUFFIXES else ""
+    foreign = ", ".join(sorted(suffixes.keys() & FOREIGN_SUFFIXES))
+    hint = f"; {foreign} pictures {FOREIGN_ADVICE}" if foreign else ""
     return f"{folder}: left out {' and '.join(told)}{hint}" if told else ""
 
 

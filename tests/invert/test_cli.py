@@ -249,7 +249,7 @@ def test_a_folder_is_every_photo_in_it(run, tmp_path):
     (folder / "c.heic").touch()
     result = run(folder, folder, "--json")
     assert result.exit_code == 0, result.output
-    assert result.stderr.count("left out 1 file (1 .heic); HEIC photos cannot be read here") == 1
+    assert result.stderr.count("left out 1 file (1 .heic); .heic pictures cannot be read here: save them as JPEG") == 1
     assert [report["photo"] for report in json.loads(result.stdout)] == [str(folder / "a.png"), str(folder / "b.png")]
 
 

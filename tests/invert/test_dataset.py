@@ -128,8 +128,8 @@ def test_pictures_of_kinds_that_cannot_be_read_are_told_with_their_number(folder
         archive.writestr("b.avif", b"")
     assert len(find_faces([folder / "packed.zip"])) == 1
     assert caplog.messages == [
-        f"{folder}: holds pictures of kinds that cannot be read here: 2 .heic, 1 .ppm; save them as JPEG or PNG",
-        f"{folder / 'packed.zip'}: holds pictures of kinds that cannot be read here: 1 .avif; save them as JPEG or PNG",
+        f"{folder}: holds pictures (2 .heic, 1 .ppm) of kinds that cannot be read here: save them as JPEG or PNG",
+        f"{folder / 'packed.zip'}: holds pictures (1 .avif) of kinds that cannot be read here: save them as JPEG or PNG",
     ]
 
 

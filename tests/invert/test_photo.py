@@ -251,13 +251,13 @@ def test_find_photos_expands_folders_sorted_without_hidden_and_foreign_files(tmp
 
 
 def test_what_a_folder_holds_besides_is_counted_by_suffix(tmp_path):
-    for name in ("a.HEIC", "b.heic", "c.mov", "README", ".hidden.heic", "d.png"):
+    for name in ("a.HEIC", "b.heic", "c.mov", "README", ".hidden.heic", "d.png", "e.avif"):
         (tmp_path / name).touch()
     for name in ("deeper", "deeper.jpg", ".hidden"):
         (tmp_path / name).mkdir()
     assert what_is_left_out(tmp_path).removeprefix(f"{tmp_path}: ") == (
-        "left out 4 files (2 .heic, 1 .mov, 1 without a suffix) and 2 subfolders;"
-        " HEIC photos cannot be read here: convert them to JPEG"
+        "left out 5 files (2 .heic, 1 .avif, 1 .mov, 1 without a suffix) and 2 subfolders;"
+        " .avif, .heic pictures cannot be read here: save them as JPEG or PNG"
     )
     assert what_is_left_out(tmp_path / "deeper") == what_is_left_out(tmp_path / "d.png") == what_is_left_out(STDIN) == ""
     (tmp_path / "deeper/clip.mp4").touch()
