@@ -20,6 +20,8 @@ from encoders import irse
 from encoders.base import Encoder
 from generators.latent import WPlus
 
+STEPS = 5
+"""Looks at a face of an encoder that also sees what was drawn so far, as ReStyle has it (arXiv:2104.02699, section 4)."""
 COARSE_HEADS, MIDDLE_HEADS = 3, 7
 """Styles from this number on read the next finer level of the pyramid."""
 ImageBatch = Float[Tensor, "batch {self.in_channels} 256 256"]
@@ -62,6 +64,7 @@ class PublishedEncoder(Encoder):
     def __init__(self, num_ws: int, w_dim: int, in_channels: int, bars: int) -> None:
         super().__init__()
         self.num_ws, self.w_dim, self.in_channels, self.bars = num_ws, w_dim, in_channels, bars
+        self.looks = STEPS if in_channels == 6 else 1
         self.register_buffer("w_avg", torch.zeros(num_ws, w_dim))  # One row a layer, as files have it.
         self.register_load_state_dict_pre_hook(_keep_w_avg)
 

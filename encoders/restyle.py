@@ -21,9 +21,6 @@ from generators.base import Generator
 from generators.errors import LatentMismatch
 from generators.latent import WPlus
 
-STEPS = 5
-"""Looks at a face, as the paper has it (section 4)."""
-
 
 class ResNetEncoder(PublishedEncoder):
     """Base of those for other things than faces: ResNet-34 without its first pooling, so that 256 px come out at 16.
@@ -51,8 +48,6 @@ class ResNetEncoder(PublishedEncoder):
 
 class ReStyleEncoder(PublishedEncoder):
     """ReStyle over pSp: all heads read the last features, so that a look is cheap."""
-
-    looks = STEPS
 
     def __init__(
         self,

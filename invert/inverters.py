@@ -223,7 +223,9 @@ def _method_beside(source: Path, notify: Callable[[str], None]) -> str | None:
         architecture = choose(weights.architecture.split(" or "), None)
     except BrokenFile as error:
         raise type(error)(f"{source}: {error}") from error
-    return next(method for method, members in METHODS.items() if architecture in members)
+    # ReStyle has a variant with pSp's own network, which tells itself apart by what it looks at alone.
+    methods = sorted(METHODS, key=lambda method: method != "restyle") if channels == 6 else METHODS
+    return next(method for method in methods if architecture in METHODS[method])
 
 
 def _sketches(channels: int) -> str:

@@ -158,6 +158,16 @@ def test_auto_takes_the_encoder_in_the_generators_own_file(published, name, meth
     assert best_method(load_generator(published(name))) == method
 
 
+def test_psps_network_that_also_sees_what_was_drawn_is_restyles_and_looks_five_times(published, image, cheap_distance):
+    generator = load_generator(published("GradualStyleEncoder", in_channels=6))
+    assert best_method(generator) == "restyle"
+    inverter = load_inverter("auto", generator, preset="fast", perceptual=cheap_distance)
+    assert load_inverter("psp", generator).encoder.looks == inverter.encoder.looks == 5
+    with torch.no_grad():
+        expected = list(restyle(inverter.encoder, generator, resize(image, 256), 5))[-1][0]
+    assert torch.equal(inverter.encode(image), expected)
+
+
 @pytest.mark.parametrize("channels", [1, 19])
 def test_auto_takes_the_projector_where_the_files_encoder_looks_at_no_photos(published, channels):
     told = []
