@@ -102,10 +102,10 @@ def command(
     if chosen.type == "cpu":
         keep_freed_memory()
     photos = None if data is None else _photos(find_faces([data], split), batch, chosen, kind)
-    with tqdm(unit="picture") as bar:
+    with tqdm(unit=" pictures") as bar:
 
         def show(what: str, done: int) -> None:
-            bar.set_description(what, refresh=False)
+            bar.set_description_str(what, refresh=False)  # Without a total, the bar adds a colon itself.
             bar.update(done - bar.n)
 
         figures = list(measure_generator(load_generator(generator, chosen, notify), wanted, settings, photos, show))

@@ -169,6 +169,7 @@ def test_the_command_prints_a_table_and_json(tiny_generator, networks, tmp_path,
     assert "| KID (toy) at 256 px ↓ |" in result.stdout
     assert "50 samples, 50 photos" in result.stdout
     assert "broken.png: the file is empty" in result.output
+    assert "samples: 50 pictures [" in result.stderr
     rows = json.loads(CliRunner().invoke(command, [*args, "--json"]).stdout)
     assert [row["key"] for row in rows] == ["kid-toy", "eq-t"]
     assert rows[0]["backbone"] == "corner pixels"
