@@ -27,13 +27,14 @@ from PIL import Image
 from torch import Tensor
 
 from encoders.base import Encoder
-from generators.base import FEATURE_DTYPES, Generator, Identity
+from generators.base import Generator, Identity
 from generators.errors import ToolkitError
 from invert.errors import MetricError, TooFewImages
 from invert.inversion import resize
 from invert.inverters import EncoderInverter, load_inverter
 from invert.perceptual import Perceptual
 from invert.photo import to_tensor, to_uint8, whole_file
+from invert.presets import DTYPES
 from invert.projector import LOSS_RESOLUTION, Projector
 from pretrained.cache import fingerprint
 
@@ -170,10 +171,10 @@ class Calibration:
                 raise CalibrationError(f"{path}: calibration of version {data['version']}, expected {VERSION}: make it anew")
             generated, real = (tuple(float(value) for value in data[kind]) for kind in ("generated", "real"))
             settings = Settings(*(kind(data["settings"][name]) for name, kind in _FIELDS.items()))
-            if settings.dtype not in _DTYPES or type(data["settings"]["steps"]) is not int or settings.steps < 1:
+            if settings.dtype not in DTYPES or type(data["settings"]["steps"]) is not int or settings.steps < 1:
                 raise ValueError(
                     f"steps {data['settings']['steps']!r}, dtype {settings.dtype!r}: expected a positive number, and one of"
-                    f" {', '.join(_DTYPES)}"
+                    f" {', '.join(DTYPES)}"
                 )
             return cls(settings, generated, real, dict(data["notes"]))
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -188,7 +189,6 @@ def _check_count(kind: str, count: int) -> None:
 
 
 _FIELDS: dict[str, Callable[[Any], Any]] = {"generator": str, "distance": str, "steps": int, "start": str, "dtype": str}
-_DTYPES = tuple(str(dtype).removeprefix("torch.") for dtype in FEATURE_DTYPES)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""How much work goes into a face, where the user leaves the method open (``auto``)? Presets: fast, better, best."""
+"""How much work goes into a face, where the user leaves the method open (``auto``)? Presets: fast, better, best.
+
+What else the command line offers stands here, too, since nothing here loads torch.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ PROJECTOR = "projector"
 DEFAULT_METHOD = "stylemap"
 MAX_LOOKS = 16
 """Of an encoder at a face (``encoders.feedback``): most is said after three."""
+DTYPES = ("float32", "bfloat16", "float16")
+"""That the generator computes in; see ``Generator.compute_in``."""
 
 
 @dataclass(frozen=True)

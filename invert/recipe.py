@@ -24,15 +24,13 @@ from editing.composition import EditSpec, parse_edits
 from generators.errors import ToolkitError, UnknownName
 from invert.errors import RecipeError
 from invert.photo import NOTE_KEY
-from invert.presets import MAX_LOOKS, PRESETS
+from invert.presets import DTYPES, MAX_LOOKS, PRESETS
 from pretrained import safetensors
 
 Paste = Literal["face", "change"]
 
 MAX_FILE_BYTES = 4 * 2**20
 MAX_EDITS = 1000
-DTYPES = ("float32", "bfloat16", "float16")
-"""That the generator computes in; see ``Generator.compute_in``."""
 METHOD_SETTINGS = ("encoder", "looks", "space", "steps", "refine", "tune")
 """Options of ``load_inverter`` that a recipe may hold."""
 SETTINGS = (*METHOD_SETTINGS, "preset", "seed", "dtype")

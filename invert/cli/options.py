@@ -12,6 +12,7 @@ from invert.presets import (
     AUTO,
     DEFAULT_METHOD,
     DEFAULT_PRESET,
+    DTYPES,
     MAX_LOOKS,
     PRESETS,
     PROJECTOR,
@@ -65,7 +66,7 @@ space_option = click.option(
     show_default=True,
     help="Of the projector: one style vector for all layers, one for each, or maps.",
 )
-DTYPE = click.Choice(["float32", "bfloat16", "float16"])
+DTYPE = click.Choice(list(DTYPES))
 dtype_option = click.option(
     "--dtype",
     type=DTYPE,

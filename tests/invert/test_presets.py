@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from generators.base import FEATURE_DTYPES
 from generators.errors import UnknownName
 from invert.inverters import EncoderInverter, best_method, load_inverter
-from invert.presets import PRESETS, preset_of
+from invert.presets import DTYPES, PRESETS, preset_of
 from invert.projector import Projector
 from invert.tuning import TunedInverter
 from pretrained.loading import save_encoder
@@ -76,3 +78,7 @@ def test_the_steps_of_tuning_are_counted_behind_those_before(tiny_generator, enc
     found = inverter(torch.zeros(1, 3, 256, 256))
     assert seen == [0, 1, 2, 2, 3, 4]
     assert found.generator is not None
+
+
+def test_the_dtypes_that_are_offered_are_those_that_generators_compute_in():
+    assert [getattr(torch, name) for name in DTYPES] == list(FEATURE_DTYPES)
