@@ -282,6 +282,7 @@ def _remarks(summary: Summary) -> str:
         ("Methods that cannot be had here", [(m.label, m.unavailable) for m in summary.methods if m.unavailable]),
         ("Metrics by which no method is marked as the best", list(summary.unmarked.items())),
         ("Not measured yet, for a worker is gone", [(label, f"{n:,} faces") for label, n in summary.missing.items()]),
+        ("What workers left undone", [("this run", summary.run.lost)] if summary.run.lost else []),
     ]
     for method in summary.methods:
         named = [[(summary.names[p], text) for p, text in texts.items()] for texts in (method.failures, method.notes)]

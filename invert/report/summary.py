@@ -44,7 +44,7 @@ class MethodSummary:
     """An image, of those measured."""
     peak_bytes: int
     places: frozenset[int] = frozenset()
-    """Of the faces that it has figures of, in the list."""
+    """Of the faces that it has all figures of, in the list."""
     estimates: list[Estimate] = field(default_factory=list)
     """One a metric."""
     marks: list[str] = field(default_factory=list)
@@ -58,7 +58,7 @@ class MethodSummary:
 
     @property
     def measured(self) -> int:
-        """How many faces it has figures of."""
+        """How many faces it has all figures of."""
         return len(self.seconds)
 
 
@@ -86,15 +86,16 @@ class Summary:
 
     @property
     def missing(self) -> dict[str, int]:
-        """Faces that a lost worker has left unmeasured, by method."""
+        """Faces that a lost worker has left unmeasured, or without some figure, by method."""
         expected = len(self.names)
         counts = {m.label: expected - m.measured - len(m.failures) for m in self.methods if not m.unavailable}
         return {label: count for label, count in counts.items() if count}
 
     @property
     def is_complete(self) -> bool:
-        """Whether every face has its figures by every method."""
-        return not (self.missing or self.run.faces.unreadable or any(m.unavailable or m.failures for m in self.methods))
+        """Whether every face has its figures by every method, and no worker's are missing."""
+        failed = any(method.unavailable or method.failures for method in self.methods)
+        return not (self.missing or self.run.faces.unreadable or self.run.lost or failed)
 
 
 def summarise(run: Run, book: Manifest, command: str = "", published: Sequence[PublishedTable] = ()) -> Summary:
@@ -150,6 +151,8 @@ def _collect(
             continue
         for key, row in rows.items():
             values[row, place] = result.figures.get(key, math.nan)
+        if not result.has(rows.keys()):  # Of an earlier run that asked for less; who was to add the rest is gone.
+            continue
         places.add(place)
         seconds.append(result.seconds)
         peak = max(peak, result.peak_bytes)

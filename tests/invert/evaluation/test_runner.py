@@ -381,6 +381,26 @@ def test_a_metric_that_is_added_later_joins_the_others(run):
     assert run()[1] == 0
 
 
+def test_faces_that_lack_a_metric_that_was_added_are_missing_and_keep_their_other_figures(run, make_plan, tmp_path):
+    """Of two workers that add it to what is there, one dies."""
+    manifest = tmp_path / "manifest.sqlite"
+    run(metrics=("mse",))
+    run(limit=2)
+    planned = evaluate(make_plan(limit=2), manifest, CPU)
+    faces = evaluate(make_plan(metrics=("mse",)), manifest, CPU).faces
+    with Manifest(manifest) as book:
+        summary = summarise(replace(planned, faces=faces), book)
+        assert not summarise(replace(planned, lost="worker 2 of 2 is gone"), book).is_complete
+    (method,) = summary.methods
+    assert np.isfinite(method.values[0]).all()
+    assert np.isfinite(method.values[1]).tolist() == [True, True, False, False, False, False]
+    assert (method.measured, summary.missing, summary.is_complete) == (2, {method.label: 4}, False)
+    rows = [line.split(",") for line in as_csv(summary).splitlines()[1:]]
+    assert [row[3] for row in rows] == ["measured"] * 2 + ["missing"] * 4
+    assert all(row[5] for row in rows)
+    assert f"{method.label}: 4 faces are left; the same command goes on" in remarks(summary)
+
+
 def test_figures_stay_when_a_later_metric_fails(run):
     exact, _ = run()
     with pytest.MonkeyPatch.context() as patch:
