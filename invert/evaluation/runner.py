@@ -138,6 +138,7 @@ def evaluate(
         PhotoError: nothing to measure.
         ManifestError: the manifest belongs to another version, or to a run that is still going on.
         OutputError: it cannot be written.
+        ToolkitError: the workers would not measure the same.
     """
     team = team if team is not None else Team()
     torch.set_num_threads(plan.threads)
@@ -157,6 +158,7 @@ def evaluate(
         loss = load_perceptual(device, notify) if any(method.is_optimised for method in methods) else None
         settings = _settings(plan, kind, generator, device) | ({"loss": loss.name} if loss is not None else {})
         methods = each_once(replace(method.of(generator), settings=settings) for method in methods)
+        _check_alike(methods, measures, team)
         run = Run(plan, faces, kind, [], measures, generator, device, team)
         # Planned all at once: from here on no worker needs another; one that dies stops nobody (torchrun may stop the rest).
         pending = team.once(lambda: [_pending(run, method, book) for method in methods])
@@ -191,6 +193,42 @@ def _open(manifest: Path, team: Team, stack: ExitStack) -> Manifest:
     if found < team.size - 1:
         raise ToolkitError(f"the workers do not see one folder: {manifest.parent} must be shared by all machines")
     return opened[0]
+
+
+def _check_alike(methods: Sequence[Method], measures: Measures, team: Team) -> None:
+    """Refuse workers that would not measure what the leader does: their rows would lack figures, or never be looked for.
+
+    Raises:
+        ToolkitError: naming what differs; the same for all workers.
+    """
+    (first, first_lacks), *others = team.gather((_facts(methods, measures), measures.unavailable))
+    for number, (other, lacks) in enumerate(others, 2):
+        differing = [
+            f"{name}: {_told(name, other, lacks)}, not {_told(name, first, first_lacks)}"
+            for name in first | other
+            if first.get(name) != other.get(name)
+        ]
+        if differing:
+            raise ToolkitError(
+                f"worker {number} of {team.size} would not measure what worker 1 does: {'; '.join(differing)}; give all"
+                " machines the same command, versions and packages, or leave out what one of them cannot have"
+            )
+
+
+def _facts(methods: Sequence[Method], measures: Measures) -> dict[str, str]:
+    """Name all that the keys of methods and of their figures come from."""
+    facts: dict[str, str] = {}
+    for number, method in enumerate(methods, 1):
+        own = method.own_settings
+        shared = own.keys() & method.settings.keys()
+        # Weights say what a file is; it may be called differently on each machine.
+        alone = {n: "encoder" if n == "method" and method.weights_sha256 else own[n] for n in own if n not in shared}
+        facts |= {name: json.dumps(own[name]) for name in own if name in shared} | {f"method {number}": json.dumps(alone)}
+    return facts | {described.key: described.backbone for described in measures.descriptions}
+
+
+def _told(name: str, facts: dict[str, str], lacks: dict[str, str]) -> str:
+    return f"none ({lacks[name]})" if name in lacks else facts.get(name, "none")
 
 
 def _collect(manifest: Path, team: Team, notify: Callable[[str], None]) -> str:

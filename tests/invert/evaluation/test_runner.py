@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 import invert.evaluation.runner
-from generators.errors import UnknownName
+from generators.errors import ToolkitError, UnknownName
 from invert.cli.evaluate import remarks
 from invert.errors import MetricUnavailable, PhotoError
 from invert.evaluation.manifest import Manifest, Result, part_of
@@ -221,6 +221,29 @@ def test_a_worker_that_neither_ends_nor_writes_is_not_waited_for_without_end(tmp
     assert invert.evaluation.runner._collect(manifest, Team(size=2), lambda message: None) == ""
     with Manifest(manifest) as book:
         assert [result.content for result in book.results("m")] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"device": '"cuda"'}, 'device: "cuda", not "cpu"'),
+        ({"method 1": "psp"}, 'method 1: psp, not {"method": "encoder", '),
+        ({"ssim": None}, "ssim: none (no such package), not "),
+    ],
+)
+def test_workers_that_would_not_measure_the_same_are_refused_and_told_what_differs(run, monkeypatch, changed, words):
+    def gather(self, value):
+        if isinstance(value, dict):
+            return [value]
+        facts, _ = value
+        other = {name: text for name, text in (facts | changed).items() if text is not None}
+        return [value, (facts, {}), (other, {"ssim": "no such package"} if "ssim" in changed else {})]
+
+    monkeypatch.setattr(Team, "gather", gather)
+    with pytest.raises(ToolkitError, match="worker 3 of 1 would not measure what worker 1 does: ") as told:
+        run()
+    assert words in str(told.value)
+    assert str(told.value).count(", not ") == 1
 
 
 def test_what_stopped_in_the_middle_of_a_method_is_not_lost(run):
