@@ -173,7 +173,8 @@ def evaluate(
                     return_freed_memory()
                     _Worker(run, method, inverter, book, on_progress).work(groups[team.rank :: team.size])
             run.columns.append(Column(method, unavailable))
-    return replace(run, lost=_collect(manifest, team, notify))
+        team.leave(json.dumps([column.unavailable for column in run.columns]))
+    return _with_reasons(replace(run, lost=_collect(manifest, team, notify)))
 
 
 def _open(manifest: Path, team: Team, stack: ExitStack) -> Manifest:
@@ -246,6 +247,23 @@ def _collect(manifest: Path, team: Team, notify: Callable[[str], None]) -> str:
                 except ManifestError as error:
                     lost.append(str(error))
     return "; ".join(lost)
+
+
+def _with_reasons(run: Run) -> Run:
+    """Tell the leader's report which methods other workers could not load: nobody has measured their shares of the faces."""
+    said = {rank: json.loads(text) for rank, text in run.team.left().items()} if run.team.leads else {}
+    columns, lost = [], [run.lost] if run.lost else []
+    for place, column in enumerate(run.columns):
+        reasons = {rank: its[place] for rank, its in sorted(said.items())}
+        if any(reasons.values()) and not all(reasons.values()):
+            lost += [
+                f"worker {rank + 1} of {run.team.size} has nothing of {column.method.spec}: {reason}"
+                for rank, reason in reasons.items()
+                if reason
+            ]
+            column = replace(column, unavailable="")  # Others have measured it.
+        columns.append(column)
+    return replace(run, columns=columns, lost="; ".join(lost))
 
 
 def _merge_when_free(book: Manifest, part: Path, notify: Callable[[str], None]) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,7 +27,7 @@ KEPT = "what all of them measured is kept, and the same command goes on"
 STORE_PORT = "STYLEGAN_INVERT_STORE_PORT"
 """Environment variable: where ``start_workers`` lets its workers meet; without it they meet as ``torchrun`` says."""
 _LOST = f"another worker of this run is gone; {KEPT}"
-_HOST, _JOINED, _SAID = "127.0.0.1", "joined", "said: "
+_HOST, _JOINED, _SAID, _LEFT = "127.0.0.1", "joined", "said: ", "left by "
 _LOOK_SEC = 0.05
 
 
@@ -125,6 +125,22 @@ class Team:
         """
         if self.size > 1:
             self._talk(lambda dist: dist.barrier())
+
+    def leave(self, message: str) -> None:
+        """Leave a message that outlives this worker; the last one counts."""
+        if self.store is not None:
+            with suppress(RuntimeError):  # Whoever kept the store is gone.
+                self.store.set(f"{_LEFT}{self.rank}", message)
+
+    def left(self) -> dict[int, str]:
+        """Return what workers have left so far, by their ranks; this waits for nobody."""
+        found: dict[int, str] = {}
+        if self.store is not None:
+            with suppress(RuntimeError):
+                for rank in range(self.size):
+                    if self.store.check([f"{_LEFT}{rank}"]):
+                        found[rank] = self.store.get(f"{_LEFT}{rank}").decode()
+        return found
 
     def _talk(self, exchange: Callable[[Any], Any]) -> None:
         import torch.distributed as dist

@@ -25,7 +25,7 @@ from invert.errors import MetricUnavailable, PhotoError
 from invert.evaluation.manifest import Manifest, Result, part_of
 from invert.evaluation.methods import Method
 from invert.evaluation.runner import DRAWN, STRIP_FACES, Progress, _pending, evaluate
-from invert.evaluation.team import Team, WorkerLost
+from invert.evaluation.team import Team, WorkerLost, start_workers
 from invert.inversion import Inversion
 from invert.report import as_csv, as_latex, summarise
 
@@ -244,6 +244,42 @@ def test_workers_that_would_not_measure_the_same_are_refused_and_told_what_diffe
         run()
     assert words in str(told.value)
     assert str(told.value).count(", not ") == 1
+
+
+def test_what_one_worker_could_not_load_is_told_and_what_none_could_has_no_column(run):
+    finished = run()[0].run
+    store = torch.distributed.HashStore()
+    leader, other = (Team(rank, 2, store=store) for rank in range(2))
+    leader.leave('[""]')
+    told = invert.evaluation.runner._with_reasons(replace(finished, team=leader))
+    assert (told.lost, told.columns) == ("", finished.columns)
+    other.leave('["no backbone"]')
+    told = invert.evaluation.runner._with_reasons(replace(finished, team=leader, lost="worker 3 is gone"))
+    assert told.lost == f"worker 3 is gone; worker 2 of 2 has nothing of {finished.columns[0].method.spec}: no backbone"
+    leader.leave('["none here, either"]')
+    unavailable = [replace(finished.columns[0], unavailable="none here, either")]
+    told = invert.evaluation.runner._with_reasons(replace(finished, columns=unavailable, team=leader))
+    assert (told.lost, told.columns) == ("", unavailable)
+
+
+@pytest.mark.slow
+def test_a_method_that_one_worker_cannot_load_is_told_and_leaves_the_others_faces(
+    faces_folder, generator_file, encoder_file, tmp_path, capfd, monkeypatch
+):
+    script = (
+        "import os; from generators.errors import ToolkitError; from invert.cli.main import main\n"
+        "from invert.evaluation.methods import Method\n"
+        "def load(*_): raise ToolkitError('no backbone')\n"
+        "if os.environ['RANK'] == '1': Method.load = load\n"
+        "main()\n"
+    )
+    arguments = [faces_folder, "--methods", encoder_file, "--metrics", "mse", "--generator", generator_file]
+    arguments += ["--faces", "aligned", "--device", "cpu", "--report", tmp_path / "report.html"]
+    monkeypatch.setenv("PYTHONPATH", _environment()["PYTHONPATH"])
+    assert start_workers([sys.executable, "-c", script, "evaluate", *map(str, arguments)], 2, print) == 1
+    text = (tmp_path / "report.csv").read_text()
+    assert (text.count(",measured,"), text.count(",missing,")) == (3, 3)
+    assert f"worker 2 of 2 has nothing of {encoder_file}: no backbone" in " ".join(capfd.readouterr().err.split())
 
 
 def test_what_stopped_in_the_middle_of_a_method_is_not_lost(run):

@@ -70,6 +70,20 @@ def test_a_worker_that_is_gone_is_noticed():
     assert together(die) == {0: "noticed", 1: "gone"}
 
 
+def test_what_a_worker_left_is_there_when_it_is_gone():
+    def script(team):
+        team.leave(f"from {team.rank}, too early")
+        team.leave(f"from {team.rank}")
+        team.wait()
+        return team.left()
+
+    both = {0: "from 0", 1: "from 1"}
+    assert together(script) == {0: both, 1: both}
+    alone = Team()
+    alone.leave("nobody reads this")
+    assert alone.left() == {}
+
+
 def test_one_process_needs_nobody(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     team = Team.from_environment()
