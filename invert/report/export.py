@@ -61,11 +61,16 @@ def _mean(method: MethodSummary) -> float:
 
 
 def as_csv(summary: Summary) -> str:
-    """Write one row a face and method: nothing in it depends on when, where or how often the run was started."""
+    """Write one row a face and method: nothing in it depends on when or how often the run was started.
+
+    What cannot be measured here has an empty column, and its reason in each row that has figures.
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["face", "sha256", "method", "status", "reason", *(metric.key for metric in summary.metrics)])
-    blank = [""] * len(summary.metrics)
+    lacking = [f"{shown(key)}: {shown(why)}" for key, why in summary.run.measures.unavailable.items()]
+    keys = [*(metric.key for metric in summary.metrics), *map(shown, summary.run.measures.unavailable)]
+    writer.writerow(["face", "sha256", "method", "status", "reason", *keys])
+    blank = [""] * len(keys)
     for method in summary.methods:
         label = cell(method.label)
         for place, (name, content) in enumerate(zip(summary.names, summary.contents, strict=True)):
@@ -75,7 +80,9 @@ def as_csv(summary: Summary) -> str:
                 continue
             values = ["" if math.isnan(value) else repr(float(value)) for value in method.values[:, place]]
             status = "measured" if place in method.places else "missing"
-            writer.writerow([cell(name), content, label, status, cell(method.notes.get(place, "")), *values])
+            notes = [method.notes[place]] if place in method.notes else []
+            row = [cell(name), content, label, status, cell("; ".join(notes + lacking)), *values]
+            writer.writerow(row + [""] * len(lacking))
     for face, first in summary.run.faces.duplicates:
         writer.writerow([cell(shown(face.name)), "", "", "duplicate", f"same content as {shown(first.name)}", *blank])
     for face, reason in summary.run.faces.unreadable:
@@ -142,13 +149,17 @@ def as_latex(summary: Summary) -> str:
     for row, metric in enumerate(summary.metrics):
         digits = row_digits(summary, row)
         rows.append([latex(f"{metric.name} {metric.arrow}"), *(_latex_cell(m, row, digits) for m in summary.methods)])
+    lacking = {shown(key): shown(why) for key, why in summary.run.measures.unavailable.items()}
+    rows += [[latex(key), *("--" for _ in summary.methods)] for key in lacking]
     backbones = [f"{metric.name}: {metric.backbone}" for metric in summary.metrics if not metric.backbone.startswith("none")]
     named = f" {latex('; '.join(backbones))}." if backbones else ""
     reasons = [f"{name}: {why}" for name, why in summary.unmarked.items()]
     unmarked = f" Not marked: {latex('; '.join(reasons))}." if reasons else ""
+    absent = [f"{key}: {why}" for key, why in lacking.items()]
+    unmeasured = f" Not measured: {latex('; '.join(absent))}." if absent else ""
     caption = (
         f"Means over {faces} at {RESOLUTION}\\,px with 95\\,\\% bootstrap intervals. Bold: best;"
-        f" $\\dagger$: not told from the best by the paired interval.{unmarked}{named}"
+        f" $\\dagger$: not told from the best by the paired interval.{unmarked}{unmeasured}{named}"
     )
     cost = [["seconds an image", *(latex(number(_mean(method), 3)) for method in summary.methods)]]
     cost.append(["peak memory [GiB]", *(latex(memory(method)) for method in summary.methods)])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import io
 import math
 import os
@@ -510,6 +511,12 @@ def test_a_metric_that_cannot_be_had_leaves_the_others(run, monkeypatch):
     assert summary.run.measures.unavailable == {"lpips-vgg": "no network"}
     assert summary.is_complete
     assert [metric.key for metric in summary.metrics] == ["mse"]
+    rows = list(csv.DictReader(io.StringIO(as_csv(summary))))
+    assert {(row["status"], row["lpips-vgg"], row["reason"]) for row in rows} == {("measured", "", "lpips-vgg: no network")}
+    assert all(row["mse"] for row in rows)
+    text = as_latex(summary)
+    assert r"    lpips-vgg & -- \\" in text.splitlines()
+    assert " Not measured: lpips-vgg: no network." in text
 
 
 def test_a_method_that_cannot_be_had_leaves_the_others(run, encoder_file, tmp_path):
