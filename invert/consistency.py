@@ -63,9 +63,11 @@ def read_rows(run: Run, manifest: Path) -> list[Row]:
             results = {result.content: result for result in book.results(column.method.key)}
             for content, face in run.faces.files.items():
                 result = results.get(content)
-                reason = column.unavailable or (result.why_not(wanted) if result is not None else "not measured yet")
+                why = column.unavailable or (result.why_not(wanted) if result is not None else "") or "not measured yet"
                 for edit, of in keys.items():
                     values = {form: math.nan if result is None else result.figures.get(of[form], math.nan) for form in forms}
+                    # What befell another edit of this face is none of this one's.
+                    reason = why if any(map(math.isnan, values.values())) else ""
                     rows.append(Row(face.name, content, column.method.spec, edit, **values, reason=reason))
             others = run.faces.unreadable + [(face, f"the same as {first.name}") for face, first in run.faces.duplicates]
             rows += [Row(face.name, "", column.method.spec, edit, reason=why) for face, why in others for edit in keys]
@@ -79,7 +81,8 @@ def means(rows: Sequence[Row]) -> list[Mean]:
         mine = [row for row in rows if (row.method, row.edit) == (method, edit)]
         for form in LatentDistance._fields:
             values = [value for row in mine if math.isfinite(value := getattr(row, form))]
-            failed = sum(bool(row.reason) and not row.reason.startswith("the same as ") for row in mine)
+            left = [row for row in mine if not math.isfinite(getattr(row, form))]
+            failed = sum(not row.reason.startswith("the same as ") for row in left)
             mean = sum(values) / len(values) if values else math.nan
             spread = sum((value - mean) ** 2 for value in values) / (len(values) - 1) if len(values) > 1 else math.nan
             error = (spread / len(values)) ** 0.5 if values else math.nan

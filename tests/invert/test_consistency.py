@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,6 +143,17 @@ def test_a_run_that_was_stopped_goes_on(faces, wider, encoder_file, generator_fi
     assert sum(math.isfinite(row.avg) for row in rows) == 3
 
 
+def test_an_edit_that_no_generator_can_draw_marks_no_other_edit_of_the_face(run, wider, tmp_path):
+    result = run("--edit", f"{wider}=1e30")
+    assert result.exit_code == 1
+    rows = {(row["file"], row["edit"]): row for row in rows_of(tmp_path / "out")}
+    assert (rows["1.png", f"{wider}=+3"]["reason"], rows["1.png", f"{wider}=+3"]["avg"] == "") == ("", False)
+    assert "no value for this face" in rows["1.png", f"{wider}=+1e+30"]["reason"]
+    written = json.loads((tmp_path / "out/lec.json").read_text())
+    counts = {mean["edit"]: (mean["faces"], mean["failed"]) for mean in written["means"]}
+    assert counts == {f"{wider}=+3": (3, 1), f"{wider}@coarse=-1": (3, 1), f"{wider}=+1e+30": (0, 4)}
+
+
 def test_means_count_what_they_average():
     rows = [Row(f"{n}.png", "", "e", "age=+1", value, value, value) for n, value in enumerate((1.0, 3.0))]
     rows.append(Row("bad.png", "", "e", "age=+1", reason="no picture"))
@@ -153,6 +165,7 @@ def test_means_count_what_they_average():
     assert found[0].standard_error == pytest.approx(1.0)
     assert "| e | age=+1 | 2 | 1 | 2.00 ± 1.00 |" in as_markdown(found)
     assert "n/a" in as_markdown(means(rows[2:3]))
+    assert [mean.failed for mean in means([replace(rows[0], max=math.nan, reason="why")])] == [0, 0, 1]
 
 
 def test_no_name_becomes_a_formula_of_a_spreadsheet(tmp_path):
