@@ -45,7 +45,8 @@ METRICS = "mse,psnr,ssim,ms-ssim,lpips-squeeze,id-dlib"
     "edits",
     multiple=True,
     metavar="NAME=STRENGTH",
-    help="Measure this edit, too: latent editing consistency, identity kept. Several are measured one by one.",
+    help="Measure this edit, too: latent editing consistency, identity kept; where it names a scored attribute, how far that"
+    " moved and the leak into others. Several are measured one by one.",
 )
 @click.option(
     "--report",

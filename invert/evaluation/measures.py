@@ -151,6 +151,8 @@ def load_measures(metrics: Sequence[str], edits: Sequence[EditSpec], generator: 
             except ScorerError as error:  # Optional packages: the other figures stand without them.
                 unavailable[f"{describe_moved(attribute).name} by {edit.spec}"] = str(error)
                 attribute = ""
+        elif metrics:
+            unavailable[f"attribute moved by {edit.spec}"] = "no known attribute or spread"
         measures.append(_edited(edit, generator, identities, attribute))
     strip, reason = (measured, "") if measured else _default_strip(generator)
     return Measures(measures, unavailable, strip, reason)

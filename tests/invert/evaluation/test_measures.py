@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -86,6 +87,16 @@ def test_without_scorers_the_other_figures_stand_and_the_reason_is_told(tiny_gen
         "not installed"
     ]
     assert {description.key.partition("-")[0] for description in loaded.descriptions} == {"mse", "lec"}
+
+
+def test_an_edit_of_no_scored_attribute_is_told_to_have_no_row_of_what_it_moved(tiny_generator, tmp_path):
+    direction = Direction.of("red_lips", torch.ones(32), tiny_generator.identity, quality={"attribute": "red_lips"})
+    for name, given in (("red", direction), ("own", replace(direction, quality={}))):
+        save_direction(tmp_path / f"{name}.safetensors", given)
+    specs = list(parse_edits([f"{tmp_path / name}.safetensors=2" for name in ("red", "own")]))
+    loaded = load_measures(["mse"], specs, tiny_generator, torch.device("cpu"))
+    assert loaded.unavailable == {f"attribute moved by {spec}": "no known attribute or spread" for spec in specs}
+    assert not load_measures([], specs, tiny_generator, torch.device("cpu")).unavailable
 
 
 def smile(generator, folder, *strengths, vector=None):
