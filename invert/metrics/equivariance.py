@@ -40,17 +40,26 @@ class Equivariance:
     errors: Float[Tensor, " n"]
     """Sum over the pixels that count, one a sample."""
     counts: Float[Tensor, " n"]
-    """How many values those are."""
+    """How many values those are; none where all pixels are nearer to the edge than the filter reaches."""
+    side: int
+    """Of the images, in pixels."""
 
     @property
     def decibels(self) -> float:
-        """Peak signal-to-noise ratio over all samples, for a range of 2; greater is better, infinite if nothing differs."""
+        """Peak signal-to-noise ratio over all samples, for a range of 2; greater is better, infinite if nothing differs.
+
+        Raises:
+            MetricError: the images are so small that no pixel of any sample counts.
+        """
+        if not self.counts.any():
+            raise MetricError(f"images of {self.side} px are too small for the filter, which reaches {REACH} px around")
         return float(psnr_of(self.errors.sum() / self.counts.sum()))
 
     @property
-    def per_sample(self) -> Float[Tensor, " n"]:
-        """The same of each sample."""
-        return psnr_of(self.errors / self.counts)
+    def per_sample(self) -> Float[Tensor, " counted"]:
+        """The same of each sample in which some pixel counts."""
+        counted = self.counts > 0
+        return psnr_of(self.errors[counted] / self.counts[counted])
 
 
 DESCRIPTIONS = {
@@ -101,8 +110,9 @@ def equivariance(
                 rows[kind].append((error, mask.sum().cpu().double() * original.shape[1]))
             if on_sample is not None:
                 on_sample(done)
+    side = original.shape[-1]
     return {
-        kind: Equivariance(torch.stack([error for error, _ in found]), torch.stack([count for _, count in found]))
+        kind: Equivariance(torch.stack([error for error, _ in found]), torch.stack([count for _, count in found]), side)
         for kind, found in rows.items()
     }
 

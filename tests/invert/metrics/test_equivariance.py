@@ -14,7 +14,8 @@ from generators.base import Generator, Identity
 from generators.errors import UnknownName
 from generators.stylegan3 import StyleGAN3
 from invert.errors import MetricError, TooFewImages
-from invert.metrics.equivariance import DESCRIPTIONS, equivariance, pseudo_rotate, rotate, translate
+from invert.metrics.equivariance import DESCRIPTIONS, Equivariance, equivariance, pseudo_rotate, rotate, translate
+from invert.quality import Settings, measure_generator
 
 SIDE = 64
 
@@ -42,6 +43,17 @@ class Noise(Waves):
 
     def forward(self, latent):
         return torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 0.25
+
+
+class Corner(Waves):
+    """Draws the first pixels of waves."""
+
+    def __init__(self, side):
+        super().__init__()
+        self.side = side
+
+    def forward(self, latent):
+        return super().forward(latent)[:, :, : self.side, : self.side]
 
 
 class Identically(nn.Module):
@@ -96,6 +108,25 @@ def test_an_untrained_stylegan3_moves_by_whole_pixels_and_gets_its_transform_bac
     assert torch.equal(generator.synthesis.input.transform, transform)
     again = equivariance(generator, 2)
     assert [again[kind].decibels for kind in again] == [found[kind].decibels for kind in found]
+
+
+@pytest.mark.parametrize("side", [8, 12, 14])
+def test_images_that_the_filter_does_not_fit_into_are_told_and_can_still_be_translated(side):
+    found = equivariance(Toy(Corner(side)), 3)
+    with pytest.raises(MetricError, match=f"images of {side} px are too small for the filter"):
+        _ = found["eq-r"].decibels
+    assert len(found["eq-r"].per_sample) == 0
+    assert math.isfinite(found["eq-t"].decibels)
+    figures = {
+        figure.description.key: figure for figure in measure_generator(Toy(Corner(side)), list(DESCRIPTIONS), Settings(3))
+    }
+    assert figures["eq-t"].value is not None
+    assert (figures["eq-r"].value, figures["eq-r"].note.startswith(f"images of {side} px are")) == (None, True)
+
+
+def test_samples_of_which_nothing_counts_are_left_out():
+    found = Equivariance(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 4.0]), 13)
+    assert found.per_sample.tolist() == [found.decibels]
 
 
 @given(st.integers(-20, 20), st.integers(-20, 20))
