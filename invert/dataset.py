@@ -142,7 +142,8 @@ def find_faces(sources: Sequence[Path], split: str | None = None, limit: int | N
         sources: folders (in CelebA-HQ's layout, or of images, else of one zip file, else of subfolders of images), zip
             files, images, and text files that name one image a line; each counts once. What a folder holds besides is told.
         split: keep the faces of this split, as told by the table ``attributes.csv`` beside them (columns ``image_id`` and
-            ``split``) or among them in their zip file, by CelebA-HQ's mapping, or by the subfolder of this name.
+            ``split``; the former with or without suffix and folders) or among them in their zip file, by CelebA-HQ's
+            mapping, or by the subfolder of this name.
         limit: keep only this many.
 
     Raises:
@@ -234,7 +235,7 @@ def _faces_of(source: Path, split: str | None) -> list[FaceFile]:
         if is_celeba_hq(root) or is_celeba_hq(source):
             missing = f"{CELEBA_MAPPING} (it comes with CelebAMask-HQ) beside {CELEBA_HQ}"
         raise ToolkitError(f"the split {split!r} was asked for, but there is no {missing}")
-    kept = [face for face in faces if in_split(face.stem)]
+    kept = [face for face in faces if in_split(face)]
     if not kept:
         raise PhotoError(f"{source}: no images of the split {split!r} to read")
     return kept
@@ -412,17 +413,18 @@ def _from_list(file: Path) -> list[FaceFile]:
     return [_face(file.parent / name, name) for name in names if name[0] != "#" or _is_file(file.parent / name)]
 
 
-def _membership(root: Path, source: Path, split: str) -> Callable[[str], bool] | None:
-    """Return what tells of a name without folder and suffix whether it is in a split; None: nothing does."""
+def _membership(root: Path, source: Path, split: str) -> Callable[[FaceFile], bool] | None:
+    """Return what tells whether a face is in a split; None: nothing does."""
     root, source = root.absolute(), source.absolute()
     places = dict.fromkeys((root, root.parent, source, source.parent))
     table = _find_table(places, TABLE) if root.name != CELEBA_HQ else None
     if table is not None:
-        return _names_of_split(table, split).__contains__
+        names = _names_of_split(table, split)
+        return lambda face: not names.isdisjoint((face.stem, PurePosixPath(face.name).name, face.name))
     mapping = _find_table(places, CELEBA_MAPPING)
     if mapping is not None:
         numbers = _celeba_numbers(mapping, split)
-        return lambda stem: stem.isdecimal() and int(stem) in numbers
+        return lambda face: face.stem.isdecimal() and int(face.stem) in numbers
     return None
 
 

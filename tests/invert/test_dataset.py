@@ -41,6 +41,17 @@ def test_a_split_keeps_its_faces_alone(folder):
     assert read_faces(folder, "train", limit=1)[1] == ["a"]
 
 
+def test_a_table_may_name_faces_with_their_suffix_and_folder_as_celebas_does(folder):
+    (folder / "attributes.csv").write_text("image_id,split\na.png,train\nb,val\nc.jpg,train\n")
+    assert read_faces(folder, "train")[1] == ["a"]
+    inner = folder / "deep"
+    for name in ("x/a", "y/a"):
+        (inner / name).parent.mkdir(parents=True)
+        (inner / f"{name}.png").write_bytes(jpeg(1))
+    (inner / "attributes.csv").write_text("image_id,split\nx/a.png,train\ny/a.png,val\n")
+    assert [face.name for face in find_faces([inner], "val")] == ["y/a.png"]
+
+
 def test_a_zip_file_beside_its_table_is_found(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("zipped")
     with zipfile.ZipFile(other / "faces.zip", "w") as archive:
