@@ -52,9 +52,11 @@ def latent_distance(a: AnyLatent, b: AnyLatent) -> LatentDistance:
     shapes_a, shapes_b = ([tuple(style.shape) for style in maps] for maps in (maps_a, maps_b))
     if shapes_a != shapes_b or not maps_a:
         raise LatentMismatch(f"expected two latents of the same batch, layers and sizes, got {shapes_a} and {shapes_b}")
-    layers = [(x.float() - y.float()).square().sum(1).flatten(1) for x, y in zip(maps_a, maps_b, strict=True)]
+    # In float32 codes of float64 that lie close together would be equal.
+    wide = [[style.to(torch.promote_types(style.dtype, torch.float32)) for style in maps] for maps in (maps_a, maps_b)]
+    layers = [(x - y).square().sum(1).flatten(1) for x, y in zip(*wide, strict=True)]
     forms = [[pixels.mean(1), pixels.amin(1), pixels.amax(1)] for pixels in layers]
-    return LatentDistance(*(torch.stack(form).sum(0).sqrt() for form in zip(*forms, strict=True)))
+    return LatentDistance(*(torch.stack(form).sum(0).sqrt().float() for form in zip(*forms, strict=True)))
 
 
 class LEC:

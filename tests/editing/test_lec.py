@@ -113,6 +113,15 @@ def test_the_forms_of_a_stylemap_are_honda_et_als():
     assert distance.max.item() == pytest.approx(math.sqrt(9 + 16))
 
 
+def test_codes_of_float64_that_lie_close_together_are_not_equal():
+    codes = torch.full((1, NUM_WS, W_DIM), 1000.0, dtype=torch.float64)
+    expected = torch.tensor([1e-5 * math.sqrt(NUM_WS * W_DIM)])
+    for form in latent_distance(codes, codes + 1e-5):
+        torch.testing.assert_close(form, expected)
+    for form in latent_distance(torch.full((1, 2, 2), 300.0).half(), torch.zeros(1, 2, 2).half()):
+        torch.testing.assert_close(form, torch.tensor([600.0]))  # Whose squares no half type holds.
+
+
 @given(st.integers(0, 1000), st.integers(1, 3))
 def test_all_forms_of_a_w_plus_are_its_vector_form(seed, batch):
     random = torch.Generator().manual_seed(seed)
