@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 @click.command(name="attribute", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("images", nargs=-1, type=click.Path(path_type=Path), metavar="[IMAGE|DIR|ZIP]...")
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path, exists=True), metavar="[IMAGE|DIR|ZIP]...")
 @generator_option
 @click.option(
-    "--calibrate", type=click.Path(path_type=Path), metavar="DIR|ZIP",
+    "--calibrate", type=click.Path(path_type=Path, exists=True), metavar="DIR|ZIP",
     help="First measure these real photos, and as many samples: gives the ROC curve and the threshold.",
 )  # fmt: skip
 @click.option("--limit", default=50, show_default=True, metavar="N", type=click.IntRange(5), help="Photos of --calibrate.")
 @click.option("--split", metavar="NAME", help="Of --calibrate: only the photos that attributes.csv puts into this split.")
 @click.option(
-    "--calibration", type=click.Path(path_type=Path), metavar="FILE",
+    "--calibration", type=click.Path(path_type=Path, exists=True), metavar="FILE",
     help="One that --calibrate has written; by default that in the output folder, or the one that ships.",
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Of the projector; by default those of the calibration.")

@@ -30,7 +30,9 @@ PhotoKind: TypeAlias = Literal["auto", "aligned", "photos", "none"]
     "--metrics", default="fid,kid,pr,ppl-w-end", show_default=True, metavar="A,B",
     help="fid, kid, pr, ppl-{z,w}-{full,end}[-crop], separability-{z,w}, eq-t, eq-t-frac, eq-r.",
 )  # fmt: skip
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR|ZIP", help="Real photos; fid, kid and pr need them.")
+@click.option(
+    "--data", type=click.Path(path_type=Path, exists=True), metavar="DIR|ZIP", help="Real photos; fid, kid and pr need them."
+)
 @click.option(
     "--faces",
     "kind",

@@ -219,7 +219,7 @@ def test_figures_of_a_generator_that_draws_no_numbers_are_missing_with_the_reaso
     monkeypatch.setattr("pretrained.loading.load_generator", lambda *_, **__: generator)
     monkeypatch.setattr("invert.cli.quality._photos", lambda *_: iter(photos))
     monkeypatch.setattr("invert.dataset.find_faces", lambda *_: [])
-    arguments = ["--metrics", "kid,ppl-w-end,eq-t", "--data", "photos", "--samples", "50", "--device", "cpu", "--json"]
+    arguments = ["--metrics", "kid,ppl-w-end,eq-t", "--data", ".", "--samples", "50", "--device", "cpu", "--json"]
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 1
     for row in json.loads(result.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")):
@@ -248,6 +248,7 @@ def test_a_single_path_has_no_standard_error(tiny_generator, networks):
         (["--features", "inceptoin"], "did you mean inception"),
         (["--lpips", "foo"], "known: alex, squeeze, vgg"),
         (["--split", "test"], "name them with --data"),
+        (["--data", "nodir", "--metrics", "kid"], "'nodir' does not exist"),
     ],
 )
 def test_mistakes_in_the_command_are_told_before_anything_is_loaded(arguments, words):
