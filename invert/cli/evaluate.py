@@ -276,6 +276,7 @@ class _Bars:
                 dynamic_ncols=is_terminal,
             )
         assert self._bar is not None
+        self._bar.total = progress.total  # Who is faster than the others is dealt more.
         if progress.failed:
             self._bar.set_postfix_str(f"{progress.failed} failed", refresh=False)
         self._bar.update(progress.done - self._bar.n)

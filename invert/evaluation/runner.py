@@ -11,10 +11,11 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,6 +83,7 @@ class Progress:
     method: str
     done: int
     total: int
+    """Faces of its share, as far as can be told: those it was dealt and its part of those that are left."""
     failed: int
 
 
@@ -171,7 +173,7 @@ def evaluate(
                     unavailable = str(error)
                 else:
                     return_freed_memory()
-                    _Worker(run, method, inverter, book, on_progress).work(groups[team.rank :: team.size])
+                    _Worker(run, method, inverter, book, on_progress).work(groups)
             run.columns.append(Column(method, unavailable))
         team.leave(json.dumps([column.unavailable for column in run.columns]))
     return _with_reasons(replace(run, lost=_collect(manifest, team, notify)))
@@ -321,7 +323,7 @@ def _settings(plan: Plan, kind: Kind, generator: Generator, device: torch.device
 def _pending(run: Run, method: Method, book: Manifest) -> list[list[str]]:
     """Return the batches in which something is left to do, always made up alike.
 
-    Those whose edits are drawn come first: they take several times as long, and are dealt out evenly so.
+    Those whose edits are drawn come first: they take several times as long, and no worker is to begin one as the last.
     """
     book.add_method(method.key, json.dumps(method.own_settings, sort_keys=True))
     finished = set()
@@ -342,7 +344,7 @@ def _pending(run: Run, method: Method, book: Manifest) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class _Worker:
-    """Measures a share of the faces by one method."""
+    """Measures those faces by one method that the team deals to it."""
 
     run: Run
     method: Method
@@ -351,19 +353,33 @@ class _Worker:
     on_progress: Callable[[Progress], None]
 
     def work(self, groups: Sequence[Sequence[str]]) -> None:
-        """Measure batch after batch, each kept before the next is begun."""
-        total, done, failed = sum(map(len, groups)), 0, 0
-        self.on_progress(Progress(self.method.spec, 0, total, 0))
+        """Measure batch after batch, each kept before the next is begun, until none is left for any worker."""
+        team, done, failed, dealt = self.run.team, 0, 0, 0
+        up_to = [0, *accumulate(map(len, groups))]
+        left = up_to[-1]
+
+        def own() -> Iterator[Sequence[str]]:
+            nonlocal dealt, left
+            for place in team.deal(len(groups), self.method.key):
+                dealt, left = dealt + len(groups[place]), up_to[-1] - up_to[place + 1]
+                yield groups[place]
+            left = 0
+
+        def tell() -> None:
+            self.on_progress(Progress(self.method.spec, done, dealt + -(-left // team.size), failed))
+
+        tell()
         with Reader() as reader:
 
             def read(group: Sequence[str]) -> list[UInt8[np.ndarray, "3 256 256"] | Exception]:
                 return [self._read(reader, content) for content in group]
 
-            for group, pictures in prefetch(read, groups):
+            # What a worker of several has read ahead is lost to the others, who may be faster.
+            for group, pictures in prefetch(read, own(), ahead=4 if team.size == 1 else 1):
                 results = self._measure(group, pictures.result())
                 self.book.add(results)
                 done, failed = done + len(results), failed + sum(bool(result.reason) for result in results)
-                self.on_progress(Progress(self.method.spec, done, total, failed))
+                tell()
 
     def _read(self, reader: Reader, content: str) -> UInt8[np.ndarray, "3 256 256"] | Exception:
         try:

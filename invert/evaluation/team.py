@@ -27,7 +27,7 @@ KEPT = "what all of them measured is kept, and the same command goes on"
 STORE_PORT = "STYLEGAN_INVERT_STORE_PORT"
 """Environment variable: where ``start_workers`` lets its workers meet; without it they meet as ``torchrun`` says."""
 _LOST = f"another worker of this run is gone; {KEPT}"
-_HOST, _JOINED, _SAID, _LEFT = "127.0.0.1", "joined", "said: ", "left by "
+_HOST, _JOINED, _SAID, _LEFT, _DEALT = "127.0.0.1", "joined", "said: ", "left by ", "dealt: "
 _LOOK_SEC = 0.05
 
 
@@ -125,6 +125,25 @@ class Team:
         """
         if self.size > 1:
             self._talk(lambda dist: dist.barrier())
+
+    def deal(self, count: int, what: str) -> Iterator[int]:
+        """Give this worker the next of ``count`` pieces of work whenever it asks: slow workers get fewer, dead ones no more.
+
+        Where whoever kept the store is gone, this worker goes on with a share of its own of what it knows not to be dealt.
+
+        Args:
+            count: how many pieces there are, the same for all workers.
+            what: their name, of which each run deals once.
+        """
+        if self.store is None:
+            yield from range(count)
+            return
+        number = -1
+        try:
+            while (number := self.store.add(_DEALT + what, 1) - 1) < count:
+                yield number
+        except RuntimeError:
+            yield from (left for left in range(number + 1, count) if left % self.size == self.rank)
 
     def leave(self, message: str) -> None:
         """Leave a message that outlives this worker; the last one counts."""

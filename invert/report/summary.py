@@ -93,9 +93,9 @@ class Summary:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every face has its figures by every method, and no worker's are missing."""
+        """Whether every face has its figures by every method, whichever worker was lost on the way."""
         failed = any(method.unavailable or method.failures for method in self.methods)
-        return not (self.missing or self.run.faces.unreadable or self.run.lost or failed)
+        return not (self.missing or self.run.faces.unreadable or failed)
 
 
 def summarise(run: Run, book: Manifest, command: str = "", published: Sequence[PublishedTable] = ()) -> Summary:

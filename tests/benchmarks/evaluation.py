@@ -1,6 +1,6 @@
 """Measure the evaluation itself: what it adds to the bare calls, what a second worker brings, and whether kills show.
 
-    python tests/benchmarks/evaluation.py FACES [--split val] [--count 60] [--kills 20] [--rounds 3]
+    python tests/benchmarks/evaluation.py FACES [--split val] [--count 60] [--kills 20] [--rounds 5]
 
 FACES is what ``stylegan-invert evaluate`` takes. Each worker has one thread, so the machine needs two idle cores.
 """
@@ -44,18 +44,17 @@ def seconds(command: list[str]) -> float:
 def workers(arguments: argparse.Namespace, folder: Path) -> None:
     """Compare one worker with two in turn, without what starting takes: the difference of a long and a short run."""
     few, many = max(2, arguments.count // 6), arguments.count
-    ratios = []
+    rates: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(arguments.rounds):
-        rates = {}
-        for number in (1, 2):
+        for number, measured in rates.items():
             pages = [folder / f"{number}-{count}-{turn}/report.html" for count in (few, many)]
             short, long = (seconds(evaluate(arguments, p, c, number)) for p, c in zip(pages, (few, many), strict=True))
-            rates[number] = (many - few) / (long - short)
-            say(f"{number} worker(s): {rates[number]:.2f} faces a second (whole run of {many}: {long:.1f} s)")
-        ratios.append(rates[2] / rates[1])
+            measured.append((many - few) / (long - short))
+            say(f"{number} worker(s): {measured[-1]:.2f} faces a second (whole run of {many}: {long:.1f} s)")
         same = csv_of(folder / f"1-{many}-{turn}") == csv_of(folder / f"2-{many}-{turn}")
-        say(f"two workers: {ratios[-1]:.2f} times as fast; tables {'equal' if same else 'DIFFER'}")
-    say(f"median of {len(ratios)}: {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})")
+        say(f"two workers: {rates[2][-1] / rates[1][-1]:.2f} times as fast; tables {'equal' if same else 'DIFFER'}")
+    one, two = (statistics.median(measured) for measured in rates.values())
+    say(f"medians of {arguments.rounds}: {one:.2f} and {two:.2f} faces a second, {two / one:.2f} times as fast")
 
 
 def kills(arguments: argparse.Namespace, folder: Path) -> None:
@@ -137,7 +136,7 @@ if __name__ == "__main__":
     parser.add_argument("--split")
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=3, help="one worker and two in turn; a busy machine takes more")
+    parser.add_argument("--rounds", type=int, default=5, help="one worker and two in turn; a busy machine takes more")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         overhead(given, Path(scratch))

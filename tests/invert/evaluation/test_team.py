@@ -6,6 +6,7 @@ import socket
 import sys
 
 import pytest
+import torch
 
 from generators.errors import ToolkitError
 from invert.evaluation.team import Team, WorkerLost, start_workers
@@ -82,6 +83,31 @@ def test_what_a_worker_left_is_there_when_it_is_gone():
     alone = Team()
     alone.leave("nobody reads this")
     assert alone.left() == {}
+
+
+def test_whoever_is_free_is_dealt_the_next_piece_of_work():
+    store = torch.distributed.HashStore()
+    slow, fast = (Team(rank, 2, store=store).deal(7, "faces") for rank in range(2))
+    assert next(slow) == 0
+    assert list(fast) == [1, 2, 3, 4, 5, 6]
+    assert list(slow) == []
+    assert list(Team(0, 2, store=store).deal(2, "more faces")) == [0, 1]
+    assert list(Team().deal(3, "faces")) == [0, 1, 2]
+
+
+def test_work_goes_on_when_whoever_dealt_it_is_gone():
+    class Store:
+        numbers = iter((1, 2))
+
+        def add(self, *_):
+            for number in self.numbers:
+                return number
+            raise RuntimeError("connection reset by peer")
+
+    first, second = (Team(rank, 2, store=Store()).deal(7, "faces") for rank in range(2))
+    assert (next(first), next(second)) == (0, 1)
+    assert list(first) == [2, 4, 6]
+    assert list(second) == [3, 5]
 
 
 def test_one_process_needs_nobody(monkeypatch):
