@@ -146,6 +146,16 @@ def _no_network(monkeypatch):
     monkeypatch.setenv("no_proxy", "localhost,127.0.0.1,::1")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _unchecked_pickles():
+    """Leave out the type checks around every opcode of a pickle, which holds no arrays: they took four fifths of its tests."""
+    from pretrained import pickles
+
+    for kind in (pickles._Machine, pickles._Stream):
+        for function in filter(callable, vars(kind).values()):
+            function.__no_type_check__ = True  # Of jaxtyping.
+
+
 @pytest.fixture
 def no_shape_checks():
     """Let a test meet what a user meets, who runs without the shape checks of the test suite."""
