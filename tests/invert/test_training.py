@@ -600,6 +600,7 @@ def test_an_unknown_precision_is_refused_with_those_there_are(tmp_path, tiny_gen
 
 TWO_PROCESSES = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 import torch, torch.distributed as dist
 sys.path[:0] = [{root!r}]
@@ -612,19 +613,7 @@ from invert.training import Losses, Plan, train_encoder
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
 rank = dist.get_rank()
-torch.manual_seed(0)
-sizes = dict(channels=(8, 8, 8, 8, 8), const_channels=8, w_dim=8, z_dim=8, mapping_layers=1)
-generator = MobileStyleGAN(**sizes).eval().requires_grad_(False)
-torch.manual_seed(rank)  # Whatever the processes start with, they have to agree.
-if sys.argv[3] == "compact":
-    encoder = compact_encoder("e4e", generator.num_ws, 8, pyramid_channels=(4, 4, 4), width=4)
-else:
-    IRSEEncoder.units = (1, 1, 1, 1)
-    encoder = Encoder4Editing(generator.num_ws, 8)
-faces = torch.randint(0, 256, (4, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-plan = Plan(steps=2, batch_real=4, batch_sampled=2, batch_drawn=2, own=4, own_every=2, samples=4, preview_resolution=16,
-            preview_steps=1, every=1, losses=Losses(adversarial=0.1, consistency=0.1))
-folder, killed_at = Path(sys.argv[1]), int(sys.argv[2])
+
 class Spied(invert.training.EncoderTrainer):
     def step(self, *given, **more):
         torch.save(self.preview.state_dict(), folder / f"preview{{rank}}-{{self.step_number}}.pt")
@@ -633,25 +622,41 @@ class Spied(invert.training.EncoderTrainer):
         terms = super().step(*given, **more)
         torch.save(terms, folder / f"terms{{rank}}-{{self.step_number}}.pt")
         return terms
+
 invert.training.EncoderTrainer = Spied
-distance = lambda a, b: (a - b).abs().mean((1, 2, 3))
-train_encoder(encoder, generator, distance, faces, faces[:1], folder, plan)
-torch.save(encoder.state_dict(), folder / f"encoder{{rank}}.pt")
+for name, killed_at in zip(sys.argv[2::2], map(int, sys.argv[3::2])):
+    folder = Path({folder!r}) / name
+    torch.manual_seed(0)
+    sizes = dict(channels=(8, 8, 8, 8, 8), const_channels=8, w_dim=8, z_dim=8, mapping_layers=1)
+    generator = MobileStyleGAN(**sizes).eval().requires_grad_(False)
+    plan = Plan(steps=2, batch_real=4, batch_sampled=2, batch_drawn=2, own=4, own_every=2, samples=4, preview_resolution=16,
+                preview_steps=1, every=1, losses=Losses(adversarial=0.1, consistency=0.1))
+    torch.manual_seed(rank)  # Whatever the processes start with, they have to agree.
+    if sys.argv[1] == "compact":
+        encoder = compact_encoder("e4e", generator.num_ws, 8, pyramid_channels=(4, 4, 4), width=4)
+    else:
+        IRSEEncoder.units = (1, 1, 1, 1)
+        encoder = Encoder4Editing(generator.num_ws, 8)
+        plan = replace(plan, batch_real=2, batch_sampled=0, batch_drawn=0, own=0, samples=0)
+    faces = torch.randint(0, 256, (4, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    distance = lambda a, b: (a - b).abs().mean((1, 2, 3))
+    train_encoder(encoder, generator, distance, faces, faces[:1], folder, plan)
+    torch.save(encoder.state_dict(), folder / f"encoder{{rank}}.pt")
 """
 
 
 @pytest.fixture
 def in_two_processes(tmp_path):
-    """Train in two processes until a step (-1: to the end); the run is a folder of that name."""
+    """Train in two processes; runs are folders, each followed by the step that it is killed before (-1: none)."""
     import subprocess
     import sys
     from pathlib import Path
 
     script = tmp_path / "train.py"
-    script.write_text(TWO_PROCESSES.format(root=str(Path(__file__).parents[2])))
+    script.write_text(TWO_PROCESSES.format(root=str(Path(__file__).parents[2]), folder=str(tmp_path)))
 
-    def train(name, killed_at=-1, network="compact"):
-        arguments = ["--standalone", "--nproc-per-node", "2", str(script), str(tmp_path / name), str(killed_at), network]
+    def train(network, *runs):
+        arguments = ["--standalone", "--nproc-per-node", "2", str(script), network, *map(str, runs)]
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", *arguments], capture_output=True, text=True
         )
@@ -661,15 +666,15 @@ def in_two_processes(tmp_path):
 
 
 def test_two_processes_train_the_published_e4e_whose_heads_wait_for_their_stage(tmp_path, in_two_processes):
-    in_two_processes("run", network="published")
+    in_two_processes("published", "run", -1)
     first, second = (torch.load(tmp_path / "run" / f"encoder{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(value, second[name]) for name, value in first.items() if "running" not in name)
 
 
 def test_two_processes_train_one_encoder_and_go_on_as_if_they_had_never_stopped(tmp_path, in_two_processes):
-    for name, killed_at in (("cut", 1), ("cut", -1), ("whole", -1)):
-        in_two_processes(name, killed_at)
-        assert (tmp_path / name / "encoder0.pt").exists() == (killed_at < 0)
+    in_two_processes("compact", "whole", -1, "cut", 1)
+    assert not (tmp_path / "cut/encoder0.pt").exists()
+    in_two_processes("compact", "cut", -1)
 
     def kept(name, what):
         return torch.load(tmp_path / name / what, weights_only=True)
