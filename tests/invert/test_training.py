@@ -433,7 +433,8 @@ def test_a_run_does_not_begin_with_one_of_another_shape(tmp_path, tiny_generator
         begin_with(tmp_path, compact_encoder("psp", 12, 32, width=4), None)
 
 
-def test_restyle_does_not_begin_with_an_encoder_of_another_architecture(tmp_path, tiny_generator):
+def test_restyle_does_not_begin_with_an_encoder_of_another_architecture(tmp_path, tiny_generator, monkeypatch):
+    monkeypatch.setattr(GradualStyleEncoder, "units", (1, 1, 1, 1))
     other = GradualStyleEncoder(num_ws=12, w_dim=512)
     save_encoder(tmp_path / "e.safetensors", other, tiny_generator.identity)
     with pytest.raises(ToolkitError, match="holds another encoder or preview"):
