@@ -47,7 +47,7 @@ class Preset:
 
 
 PRESETS = {
-    "fast": Preset(0, 60, 0, "the encoder", 0.086, 266, 0.8),
+    "fast": Preset(0, 60, 0, "the encoder", 0.088, 266, 0.8),
     "better": Preset(30, 100, 0, "the encoder and 30 projector steps", 0.012, 23, 17.0),
     "best": Preset(40, 150, 40, "40 projector steps, then 40 of tuning the generator", 0.006, 12, 58.0),
 }

@@ -148,7 +148,7 @@ def _no_network(monkeypatch):
 
 @pytest.fixture(scope="session", autouse=True)
 def _unchecked_pickles():
-    """Leave out the type checks around every opcode of a pickle, which holds no arrays: they took four fifths of its tests."""
+    """Leave out the type checks around every opcode of a pickle, which holds no arrays: they took most of the time."""
     from pretrained import pickles
 
     for kind in (pickles._Machine, pickles._Stream):

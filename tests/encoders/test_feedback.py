@@ -94,3 +94,20 @@ def test_a_stylemap_stays_a_stylemap_and_its_drawing_belongs_to_it(tiny_generato
     assert isinstance(latent, tuple)
     with torch.no_grad():
         torch.testing.assert_close(drawn, tiny_generator.synthesis(latent))
+
+
+def test_looks_correct_the_pixels_of_a_map_and_keep_its_mean_style():
+    class ShyMaps(Shy):
+        def forward(self, image):
+            pixels = F.avg_pool2d(image, 4)
+            return self.share * pixels + self.bias, torch.zeros_like(pixels)
+
+    class Mosaic(Generator):
+        def synthesis(self, latent):
+            return as_stylemaps(latent)[0].repeat_interleave(8, 2).repeat_interleave(8, 3)
+
+    image = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.5
+    (first, _), (second, _) = look_again(ShyMaps(0.8), Mosaic(), image, 2)
+    missing = 0.8 * (F.avg_pool2d(image, 4) - first[0])
+    torch.testing.assert_close(second[0] - first[0], GAIN * (missing - missing.mean((2, 3), keepdim=True)))
+    torch.testing.assert_close(second[0].mean((2, 3)), first[0].mean((2, 3)))
