@@ -61,6 +61,12 @@ class Descriptor:
         """Return the cosine of the descriptors, -1 to 1; greater is better, 1 for the same picture."""
         return (self(image) * self(target)).sum(1)
 
+    def distance(
+        self, image: Float[Tensor, "batch 3 h w"], target: Float[Tensor, "batch 3 h2 w2"]
+    ) -> Float[Tensor, " batch"]:
+        """Return the Euclidean distance of the vectors as they come, from 0 on; smaller is better."""
+        return (self.embed(image) - self.embed(target)).norm(dim=1)
+
     def is_same(self, image: Float[Tensor, "batch 3 h w"], target: Float[Tensor, "batch 3 h2 w2"]) -> Bool[Tensor, " batch"]:
         """Tell whether two faces are taken for one person.
 

@@ -36,6 +36,8 @@ def test_two_faces_are_one_person_up_to_the_distance_of_the_descriptors_makers()
     descriptor = Descriptor("toy", "mean colour", lambda image: image.mean((2, 3)), same_within=0.6)
     a, near, far = colour(0.0, 0.0, 0.5), colour(0.5, 0.3, 0.5), colour(0.5, 0.4, 0.5)
     assert descriptor.is_same(torch.cat([a, a, a]), torch.cat([a, near, far])).tolist() == [True, True, False]
+    expected = torch.tensor([0.0, 0.34**0.5, 0.41**0.5])
+    torch.testing.assert_close(descriptor.distance(torch.cat([a, a, a]), torch.cat([a, near, far])), expected)
     with pytest.raises(MetricUnavailable, match="toy: its makers name no distance"):
         Descriptor("toy", "mean colour", lambda image: image.mean((2, 3))).is_same(a, a)
 
@@ -46,6 +48,10 @@ def test_a_face_and_its_blurred_copy_are_one_person_and_another_face_is_not(face
     stretched = nn.functional.interpolate(face, (256, 160))[:, :, :160]
     assert same(blurred, face).tolist() == [1.0]
     assert same(resize(stretched, 256), face).tolist() == [0.0], "its upper half, twice as wide: not the same face"
+    distance = load_pair_metric("distance-dlib")
+    assert distance(face, face).item() == 0
+    assert 0 < distance(blurred, face).item() <= 0.6 < distance(resize(stretched, 256), face).item()
+    assert not distance.description.higher_is_better
 
 
 def test_facenet_gets_the_inner_face_at_160_px_in_its_own_scale(monkeypatch):
