@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from encoders.resize import resize as resize_for_encoder
 from generators.base import Generator
 from generators.latent import Latent
 from invert.errors import ImageError
@@ -67,10 +67,6 @@ def check_faces(image: Tensor) -> None:
 def resize(image: Float[Tensor, "batch 3 h w"], resolution: int) -> Float[Tensor, "batch 3 r r"]:
     """Bring square images to the side that losses and metrics expect: area mean when shrinking, bicubic when growing.
 
-    Others are squashed, and shrink if their longer side does. What encoders see is resized by ``encoders.resize``.
+    Others are squashed, and shrink if their longer side does. What encoders see grows otherwise (``encoders.resize``).
     """
-    if image.shape[-1] == resolution == image.shape[-2]:
-        return image
-    if max(image.shape[-2:]) > resolution:
-        return F.interpolate(image, (resolution, resolution), mode="area")
-    return F.interpolate(image, (resolution, resolution), mode="bicubic", align_corners=False).clamp(-1, 1)
+    return resize_for_encoder(image, resolution, growing="bicubic")

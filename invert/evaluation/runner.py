@@ -252,7 +252,7 @@ def _collect(manifest: Path, team: Team, notify: Callable[[str], None]) -> str:
 
 
 def _with_reasons(run: Run) -> Run:
-    """Tell the leader's report which methods other workers could not load: nobody has measured their shares of the faces."""
+    """Tell the leader's report which methods other workers could not load: whoever could was dealt their faces."""
     said = {rank: json.loads(text) for rank, text in run.team.left().items()} if run.team.leads else {}
     columns, lost = [], [run.lost] if run.lost else []
     for place, column in enumerate(run.columns):

@@ -13,6 +13,19 @@ def cheap_distance():
     return Perceptual("mean absolute difference", lambda a, b: (a - b).abs().mean((1, 2, 3)))
 
 
+@pytest.fixture
+def set_launcher_variables(monkeypatch):
+    """Let a test find those variables of torchrun that it gives, and no others."""
+
+    def set_variables(given):
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+
+    return set_variables
+
+
 @pytest.fixture(scope="session")
 def astronaut():
     """A public-domain photo with one face, inside the scikit-image package."""

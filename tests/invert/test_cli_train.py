@@ -214,11 +214,8 @@ def test_processes_wait_as_long_as_the_first_one_draws(monkeypatch):
         ({"WORLD_SIZE": "2", "RANK": "0"}, r"the workers cannot meet \(.*MASTER_ADDR.*\): torchrun sets"),
     ],
 )
-def test_variables_that_another_launcher_left_behind_are_told_in_words(monkeypatch, given, words):
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
+def test_variables_that_another_launcher_left_behind_are_told_in_words(set_launcher_variables, given, words):
+    set_launcher_variables(given)
     with pytest.raises(ToolkitError, match=words):
         _join_processes("cpu")
 

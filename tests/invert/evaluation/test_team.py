@@ -127,11 +127,8 @@ def test_one_process_needs_nobody(monkeypatch):
         ({"WORLD_SIZE": "2"}, r"the workers cannot meet \(.*MASTER_ADDR.*\): torchrun sets .* unset them all to work alone"),
     ],
 )
-def test_variables_that_another_program_left_behind_are_told_in_words(given, words, monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
+def test_variables_that_another_program_left_behind_are_told_in_words(given, words, set_launcher_variables):
+    set_launcher_variables(given)
     with pytest.raises(ToolkitError, match=words):
         Team.from_environment()
 
